@@ -1,0 +1,1 @@
+"""Commands, the local broker, settings and set-up."""

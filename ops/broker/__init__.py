@@ -1,0 +1,1 @@
+"""A real Apache Kafka broker of one node, for demos and tests."""

@@ -1,0 +1,1 @@
+"""The vocabulary: values, formats, limits and errors; no I/O, no clock."""

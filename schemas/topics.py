@@ -1,0 +1,64 @@
+"""Names of topics and transactional ids: API, so they stand in one place (DESIGN: fixed names)."""
+
+CATALOGUE = "ekko.catalogue"
+SHARES = "ekko.shares"
+
+
+def deltas(model: str) -> str:
+    """Source log: delta blocks and barriers, one partition a shard."""
+    return f"{model}.deltas"
+
+
+def control(model: str) -> str:
+    """Latest control record of a model: generation and voids ahead of the lanes."""
+    return f"{model}.control"
+
+
+def states(model: str) -> str:
+    """Model states, keyed by epoch, compacted."""
+    return f"{model}.states"
+
+
+def signals(model: str) -> str:
+    """Quality samples, request counts, gradient means, update latencies."""
+    return f"{model}.signals"
+
+
+def audit(model: str) -> str:
+    """Who did what to the model, when and why."""
+    return f"{model}.audit"
+
+
+def lane(model: str, region: str, lane_name: str) -> str:
+    """A region's lane topic; `lane_name` is 'express' or 'bulk'."""
+    return f"{model}.{region}.{lane_name}"
+
+
+def fanout(model: str, region: str) -> str:
+    """Fan-out state a shard, compacted."""
+    return f"{model}.{region}.fanout"
+
+
+def rejected(model: str, region: str) -> str:
+    """Source records that the region's fan-out refused."""
+    return f"{model}.{region}.rejected"
+
+
+def members(region: str) -> str:
+    """Replicas of a region with their addresses and vectors, compacted."""
+    return f"ekko.{region}.members"
+
+
+def fanout_transactional_id(model: str, incarnation: int, region: str, region_incarnation: int, group: int) -> str:
+    """Identity that fences the fan-out writers of one shard group."""
+    return f"ekko.fanout.{model}@{incarnation}.{region}@{region_incarnation}.{group}"
+
+
+def manager_transactional_id(model: str, incarnation: int) -> str:
+    """Identity that fences the writer of a model's barriers."""
+    return f"ekko.manager.{model}@{incarnation}"
+
+
+def operation_transactional_id(model: str, incarnation: int) -> str:
+    """Identity that lets one operation (retract, reinstate, expire, import) at a time touch a model."""
+    return f"ekko.operation.{model}@{incarnation}"

@@ -1,0 +1,1 @@
+"""One region's parameters: arena, index, journals, store, server and client."""

@@ -1,0 +1,1 @@
+"""What moves: publisher, fan-out, applier, state manager, monitor and the Kafka adapter."""
