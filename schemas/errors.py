@@ -85,3 +85,7 @@ class NotReady(EkkoError):
 
 class MemoryExhausted(EkkoError):
     """A stated memory bound is reached: refused instead of being killed."""
+
+
+class TransactionAborted(EkkoError):
+    """A transaction was aborted and nothing of it is in the log; the writer may try again."""

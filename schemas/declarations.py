@@ -1,0 +1,115 @@
+"""What the catalogue holds: models with their tables, regions, and writer schemas."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ekko.schemas.errors import ConfigurationError
+from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, NAME_PATTERN
+
+Initializer = Literal["zeros", "uniform"]
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuse names that cannot be part of topic and folder names.
+
+    Raises:
+        ConfigurationError: `name` does not match `limits.NAME_PATTERN`.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigurationError(
+            f"{what} name {name!r} is not allowed",
+            hint="use a lower-case letter, then up to 62 lower-case letters, digits, '_' or '-'",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TableDeclaration:
+    """One embedding table or dense tensor: rows of `dim` int32 steps of 2**-fraction_bits.
+
+    Attributes:
+        initializer: value of a key before its first delta; `uniform` draws from [-scale, scale) by `seed`.
+    """
+
+    name: str
+    dim: int
+    fraction_bits: int = 24
+    initializer: Initializer = "zeros"
+    scale: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "table")
+        if not 1 <= self.dim <= MAX_DIM:
+            raise ConfigurationError(f"table {self.name}: dim {self.dim} is not in 1..{MAX_DIM}")
+        if not 0 <= self.fraction_bits <= 30:
+            raise ConfigurationError(f"table {self.name}: fraction_bits {self.fraction_bits} is not in 0..30")
+        if self.initializer not in ("zeros", "uniform"):
+            raise ConfigurationError(f"table {self.name}: initializer {self.initializer!r} is neither zeros nor uniform")
+        if not 0 <= self.scale <= 2.0 ** (30 - self.fraction_bits):
+            raise ConfigurationError(f"table {self.name}: scale {self.scale} is negative or beyond half the range")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeclaration:
+    """A model: the unit of rollback.
+
+    Attributes:
+        shards: hash slices of the keys = partitions of every topic of the model.
+        shard_groups: fan-out writers; shard s belongs to group s mod shard_groups, and a group moves as one.
+        max_rows_a_block: blocks with more rows are rejected.
+        incarnation: catalogue offset at which the model was created; None only in the record that creates it.
+        deleted: the model is gone; a later declaration of the same name is another incarnation.
+    """
+
+    name: str
+    shards: int = 8
+    shard_groups: int = 1
+    tables: tuple[TableDeclaration, ...] = ()
+    max_rows_a_block: int = MAX_ROWS_A_BLOCK
+    incarnation: int | None = None
+    deleted: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "model")
+        if not 1 <= self.shards <= MAX_SHARDS:
+            raise ConfigurationError(f"model {self.name}: shards {self.shards} is not in 1..{MAX_SHARDS}")
+        if not 1 <= self.shard_groups <= self.shards:
+            raise ConfigurationError(f"model {self.name}: shard_groups {self.shard_groups} is not in 1..shards")
+        if len({table.name for table in self.tables}) != len(self.tables):
+            raise ConfigurationError(f"model {self.name}: two tables have the same name")
+
+    def table(self, name: str) -> TableDeclaration:
+        """The table called `name`; raises ConfigurationError listing those that exist."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        names = ", ".join(table.name for table in self.tables) or "none"
+        raise ConfigurationError(f"model {self.name} has no table {name!r}", hint=f"its tables: {names}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegionDeclaration:
+    """The stores near one serving cluster.
+
+    Attributes:
+        bootstrap: the region's own Kafka cluster; empty means the central one.
+        incarnation: catalogue offset at which the region was created; None only in the record that creates it.
+    """
+
+    name: str
+    bootstrap: str = ""
+    incarnation: int | None = None
+    deleted: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "region")
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaDeclaration:
+    """A writer schema: with it, readers of other versions can read records that carry its fingerprint."""
+
+    kind: int
+    fingerprint: int
+    schema: str = field(repr=False)

@@ -1,0 +1,74 @@
+"""What is measured and judged: signals from every process, shares, rejections, audit entries."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One aggregated measurement about a model.
+
+    Attributes:
+        source: who measured: 'serving', 'store', 'fanout' or 'trainer', then '/' and its name.
+        metric: e.g. 'requests', 'gradient_norm', 'log_loss', 'auc', 'update_latency_ms'.
+        cohort: 'live' or 'baseline'.
+        value: sum over `count` observations.
+        event_us: end of the interval measured, microseconds since 1970.
+    """
+
+    model: str
+    region: str
+    source: str
+    metric: str
+    value: float
+    count: int
+    event_us: int
+    cohort: str = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The monitor's view of a model, for scoring: `c_m / sum c`, and the mean l1 norm of its recent row updates.
+
+    `mean_gradient` is in parameter units, like the norms a fan-out reports. Units of time: microseconds since 1970.
+    """
+
+    model: str
+    incarnation: int
+    request_share: float
+    mean_gradient: float
+    written_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A source record that a region's fan-out refused: never applied, kept with its bytes.
+
+    Attributes:
+        reason: short stable code, e.g. 'old_generation', 'unknown_table', 'bad_format', 'wrong_dim', 'denied'.
+        detail: a sentence.
+        shard, offset: origin of the record.
+        record: its bytes; None for blocks of an old generation (header only).
+    """
+
+    model: str
+    incarnation: int
+    shard: int
+    offset: int
+    reason: str
+    detail: str
+    trainer: str
+    table: str
+    rejected_us: int
+    record: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what to a model, when and why."""
+
+    model: str
+    action: str
+    actor: str
+    reason: str
+    at_us: int
+    details: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,169 @@
+"""The log as the data plane sees it: hand-assigned read-committed readers, and writers with acknowledged fate.
+
+Two implementations: `streams.kafka` (the real one) and `streams.memory_log` (a twin for seeded simulation). Everything that
+decides is written against these protocols; time-outs are explicit and nothing blocks for ever.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class Partition(NamedTuple):
+    """A topic's partition."""
+
+    topic: str
+    number: int
+
+
+class Bounds(NamedTuple):
+    """Offsets of a partition: `low` is the first that still exists, `end` the last stable offset (next to be committed)."""
+
+    low: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One committed record; `leader_epoch` is -1 where the log does not tell it."""
+
+    partition: Partition
+    offset: int
+    key: bytes | None
+    value: bytes | None = field(repr=False)
+    timestamp_ms: int = 0
+    leader_epoch: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to be written."""
+
+    partition: Partition
+    value: bytes | None = field(repr=False)
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to be created."""
+
+    name: str
+    partitions: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """Reads committed records of partitions assigned by hand, each in offset order."""
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Replace the assignment; whatever was fetched under the old one is dropped.
+
+        Raises:
+            TopicMissing: a topic or partition does not exist.
+        """
+
+    def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
+        """Up to `limit` records; returns as soon as there are any, at the latest after `timeout_s`.
+
+        Raises:
+            GapError: a position is below the first offset that exists, or beyond the end (named with its numbers).
+            ConnectionFailed: authentication or resolution failed for good.
+        """
+
+    def position(self, partition: Partition) -> int:
+        """Next offset to be read: after the last record handed out, and past transaction markers once they are passed."""
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Stop handing out these partitions' records until `resume`; positions stay."""
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Undo `pause`."""
+
+    def close(self) -> None:
+        """Release the connection."""
+
+
+Delivered = Callable[[int | None, Exception | None], None]
+"""Called with the offset of the delivered record, or with None and the error."""
+
+
+class Writer(Protocol):
+    """Idempotent writer with delivery reports (publishers, signals, members)."""
+
+    def send(self, output: Output, delivered: Delivered | None = None) -> None:
+        """Enqueue one record; the fate comes to `delivered` during `poll` or `flush`.
+
+        Raises:
+            QueueFull: the bounded queue is full; nothing was enqueued.
+        """
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Serve delivery reports."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything is delivered; returns how many records are still in flight."""
+
+    def close(self) -> None:
+        """Flush what can be flushed within a second and release the connection."""
+
+
+class TransactionalWriter(Protocol):
+    """Writer under a `transactional.id`: the newest one fences all older ones, here and now, when it is made."""
+
+    def transact(self, outputs: Sequence[Output], timeout_s: float = 10.0) -> list[int]:
+        """Write all of `outputs` in one transaction and return their offsets.
+
+        Raises:
+            Fenced: another writer has this identity; nothing was written.
+            CommitUncertain: committed or not, nobody here knows; make a new writer and read back.
+            TransactionAborted: nothing was written, the writer may go on (a record too large is named).
+        """
+
+    def close(self) -> None:
+        """Release the connection; an open transaction is aborted."""
+
+
+class Cluster(Protocol):
+    """One Kafka cluster, or its twin."""
+
+    def reader(self) -> Reader:
+        """A new reader without assignment."""
+
+    def writer(self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024) -> Writer:
+        """A new idempotent writer."""
+
+    def transactional_writer(self, transactional_id: str) -> TransactionalWriter:
+        """A new transactional writer; on return every older one of this identity is fenced and its transaction ended."""
+
+    def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
+        """First and last stable offsets, asked of the brokers now.
+
+        Raises:
+            TopicMissing: a topic or partition does not exist.
+            ConnectionFailed: no broker answers within the time-out.
+        """
+
+    def topics(self) -> dict[str, int]:
+        """Every topic's partition count."""
+
+    def topic_settings(self, topic: str) -> dict[str, str]:
+        """A topic's settings in force, e.g. `max.message.bytes`."""
+
+    def create_topics(self, specs: Iterable[TopicSpec]) -> None:
+        """Create what does not exist yet and wait until it is usable; existing topics are left as they are."""
+
+    def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete what exists and wait until it is gone."""
+
+    def close(self) -> None:
+        """Release the admin connection."""
+
+
+def read_all(cluster: Cluster, topic: str, *, timeout_s: float = 30.0) -> list[Record]:
+    """Every committed record of a (small) topic as of now, ordered by partition and offset.
+
+    Raises:
+        TimeoutError: the end was not reached in time.
+    """
+    return read_range(cluster, topic, {}, timeout_s=timeout_s)
