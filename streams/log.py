@@ -4,9 +4,12 @@ Two implementations: `streams.kafka` (the real one) and `streams.memory_log` (a 
 decides is written against these protocols; time-outs are explicit and nothing blocks for ever.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from ekko.schemas.errors import TopicMissing
 
 
 class Partition(NamedTuple):
@@ -160,10 +163,35 @@ class Cluster(Protocol):
         """Release the admin connection."""
 
 
-def read_all(cluster: Cluster, topic: str, *, timeout_s: float = 30.0) -> list[Record]:
-    """Every committed record of a (small) topic as of now, ordered by partition and offset.
+def read_range(cluster: Cluster, starts: Mapping[Partition, int], *, timeout_s: float = 30.0) -> list[Record]:
+    """Every committed record from `starts` to the ends seen now, ordered by partition and offset.
 
     Raises:
-        TimeoutError: the end was not reached in time.
+        GapError: a start is below what the log still holds.
+        TimeoutError: the ends were not reached in time.
     """
-    return read_range(cluster, topic, {}, timeout_s=timeout_s)
+    ends = {partition: bounds.end for partition, bounds in cluster.bounds(starts).items()}
+    waiting = {partition for partition, end in ends.items() if starts[partition] < end}
+    records: list[Record] = []
+    reader = cluster.reader()
+    deadline = time.monotonic() + timeout_s
+    try:
+        reader.assign({partition: starts[partition] for partition in waiting})
+        while waiting:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{sorted(waiting)} not read to {ends} within {timeout_s} s")
+            records.extend(record for record in reader.poll(0.1) if record.offset < ends[record.partition])
+            # The test is position >= end, never "saw offset end - 1": the last offset may be a transaction marker.
+            waiting = {partition for partition in waiting if reader.position(partition) < ends[partition]}
+    finally:
+        reader.close()
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def read_all(cluster: Cluster, topic: str, *, timeout_s: float = 30.0) -> list[Record]:
+    """Every committed record of a (small) topic as of now; raises as `read_range`, and TopicMissing."""
+    count = cluster.topics().get(topic)
+    if count is None:
+        raise TopicMissing(f"topic {topic} does not exist", hint="create it with `ekko model apply FILE`")
+    bounds = cluster.bounds(Partition(topic, number) for number in range(count))
+    return read_range(cluster, {partition: bound.low for partition, bound in bounds.items()}, timeout_s=timeout_s)
