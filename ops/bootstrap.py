@@ -1,7 +1,7 @@
 """First step of set-up, run by `make setup` with any Python >= 3.11 and nothing installed.
 
 Makes `.venv`, installs the hashed requirements and this tree (editable), and lays the link tree for type checkers.
-What follows (Kafka's jars, the Java archive) needs no bootstrap: it is `ekko broker --prepare`, run by this script at the end.
+What follows (Kafka's jars, the Java archive) is a command of the package itself: `ekko broker --prepare`, run here last.
 """
 
 import os
@@ -43,7 +43,9 @@ def make_venv() -> None:
     """Make the virtual environment unless a working one of the same Python is there."""
     python = executable("python")
     if python.exists():
-        version = subprocess.run([python, "-c", "import sys, pip; print(sys.version)"], capture_output=True, check=False, text=True)
+        version = subprocess.run(
+            [python, "-c", "import sys, pip; print(sys.version)"], capture_output=True, check=False, text=True
+        )
         if version.stdout.strip() == sys.version:
             return
     venv.create(VENV, with_pip=True, clear=True)
@@ -54,10 +56,13 @@ def install() -> None:
     pip = [str(executable("python")), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
     run(
         [*pip, "--require-hashes", "--only-binary", ":all:", "-r", "requirements/dev.txt"],
-        "Python's package registry could not be reached, or lacks a wheel for this platform. Behind a mirror set PIP_INDEX_URL, "
-        "behind a proxy HTTPS_PROXY, then run `make setup` again.",
+        "Python's package registry could not be reached, or lacks a wheel for this platform. Behind a mirror set "
+        "PIP_INDEX_URL, behind a proxy HTTPS_PROXY, then run `make setup` again.",
     )
-    run([*pip, "--no-deps", "--no-build-isolation", "-e", "."], "Read the lines above; `rm -rf .venv` and `make setup` start afresh.")
+    run(
+        [*pip, "--no-deps", "--no-build-isolation", "-e", "."],
+        "Read the lines above; `rm -rf .venv` and `make setup` start afresh.",
+    )
 
 
 def link_tree() -> None:
@@ -83,7 +88,10 @@ def main() -> int:
         step(3, "link tree for type checkers (.links)")
         link_tree()
         step(4, "Apache Kafka and Java (kept for all clones of this user)")
-        run([str(executable("ekko")), "broker", "--prepare"], "Then run `make setup` again: what is there already is kept.")
+        run(
+            [str(executable("ekko")), "broker", "--prepare"],
+            "Then run `make setup` again: what is there already is kept.",
+        )
     except SetupError as error:
         sys.stderr.write(f"set-up stopped: {error}\n")
         return 1

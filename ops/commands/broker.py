@@ -1,0 +1,33 @@
+"""`ekko broker`: a real Apache Kafka on this machine, in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: ekko broker --data ekko-data/broker --port 9092")
+def broker(
+    data: Annotated[Path, typer.Option(help="Data folder; made if absent, taken up again if it is there.")] = Path(
+        "ekko-data/broker"
+    ),
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port for clients; the folder's last one or a free one if left out."),
+    ] = None,
+    heap_mb: Annotated[int, typer.Option(min=64, help="Limit of the Java heap, MiB.")] = 256,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch Kafka and Java if need be, then end.")] = False,
+) -> None:
+    """Run a Kafka broker of one node on loopback until Ctrl-C or SIGTERM.
+
+    The first run fetches Kafka's jars (44 MB) and, where there is no Java 17 or newer, a Java runtime.
+    The bootstrap address goes to the first line of output; pid and port stand in DATA/broker.json.
+    """
+    from ekko.ops.broker.foreground import run
+    from ekko.ops.broker.prepare import prepare as prepare_distribution
+
+    distribution = prepare_distribution(lambda text: typer.echo(f"  {text}", err=True))
+    if not prepare:
+        run(data, port=port, heap_mb=heap_mb, distribution=distribution)
