@@ -45,7 +45,7 @@ class TableDeclaration:
         if not 0 <= self.fraction_bits <= 30:
             raise ConfigurationError(f"table {self.name}: fraction_bits {self.fraction_bits} is not in 0..30")
         if self.initializer not in ("zeros", "uniform"):
-            raise ConfigurationError(f"table {self.name}: initializer {self.initializer!r} is neither zeros nor uniform")
+            raise ConfigurationError(f"table {self.name}: initializer {self.initializer!r} is unknown")
         if not 0 <= self.scale <= 2.0 ** (30 - self.fraction_bits):
             raise ConfigurationError(f"table {self.name}: scale {self.scale} is negative or beyond half the range")
 

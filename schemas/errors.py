@@ -56,7 +56,7 @@ class CommitUncertain(EkkoError):
 
 
 class PublishUncertain(EkkoError):
-    """A delivery of unknown fate: the deltas may or may not be in the log and are never sent again under a new identity."""
+    """A delivery of unknown fate: the deltas may be in the log or not; they are never sent again as another record."""
 
 
 class QueueFull(EkkoError):

@@ -14,6 +14,9 @@ class LanePosition(NamedTuple):
     leader_epoch: int = -1
 
 
+_START = LanePosition()
+
+
 class SeqRun(NamedTuple):
     """Seqs first..last applied ahead of the contiguous prefix; `settled` is the highest settled epoch they carried."""
 
@@ -33,8 +36,8 @@ class ShardPosition:
         generation: the generation of the last barrier applied.
     """
 
-    express: LanePosition = LanePosition()
-    bulk: LanePosition = LanePosition()
+    express: LanePosition = _START
+    bulk: LanePosition = _START
     contiguous: int = 0
     ahead: tuple[SeqRun, ...] = ()
     complete: int = 0

@@ -1,7 +1,7 @@
 """The log as the data plane sees it: hand-assigned read-committed readers, and writers with acknowledged fate.
 
-Two implementations: `streams.kafka` (the real one) and `streams.memory_log` (a twin for seeded simulation). Everything that
-decides is written against these protocols; time-outs are explicit and nothing blocks for ever.
+Two implementations: `streams.kafka` (the real one) and `streams.memory_log` (a twin for seeded simulation). Everything
+that decides is written against these protocols; time-outs are explicit and nothing blocks for ever.
 """
 
 import time
@@ -20,7 +20,7 @@ class Partition(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Offsets of a partition: `low` is the first that still exists, `end` the last stable offset (next to be committed)."""
+    """Offsets of a partition: `low` is the first that still exists, `end` the last stable offset."""
 
     low: int
     end: int
@@ -75,7 +75,7 @@ class Reader(Protocol):
         """
 
     def position(self, partition: Partition) -> int:
-        """Next offset to be read: after the last record handed out, and past transaction markers once they are passed."""
+        """Next offset to be read: after the last record handed out, past transaction markers once they are passed."""
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop handing out these partitions' records until `resume`; positions stay."""
@@ -137,7 +137,7 @@ class Cluster(Protocol):
         """A new idempotent writer."""
 
     def transactional_writer(self, transactional_id: str) -> TransactionalWriter:
-        """A new transactional writer; on return every older one of this identity is fenced and its transaction ended."""
+        """A new transactional writer; on return every older one of this identity is fenced, its transaction ended."""
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """First and last stable offsets, asked of the brokers now.
