@@ -1,0 +1,1 @@
+"""A real recommender that trains online while two regions serve its parameters."""
