@@ -1,7 +1,7 @@
 """First step of set-up, run by `make setup` with any Python >= 3.11 and nothing installed.
 
 Makes `.venv`, installs the hashed requirements and this tree (editable), and lays the link tree for type checkers.
-What follows (Kafka's jars, the Java archive) is a command of the package itself: `ekko broker --prepare`, run here last.
+What follows (Kafka's jars, the Java archive) is a command of the package, run here last: `ekko broker --prepare`.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Apache Kafka's jars: one pinned, hashed list (`resources/jars.txt`) and two roads to fetch it.
 
 Maven is used where it is installed. Elsewhere `jgo`, a resolver written in Python, is installed from the Python
-registry into a folder of its own. Both get every coordinate by name, so that neither has anything to resolve, and every jar is
-checked against its SHA-256.
+registry into a folder of its own. Both get every coordinate by name, so that neither has anything to resolve,
+and every jar is checked against its SHA-256.
 """
 
 import hashlib

@@ -90,6 +90,7 @@ class Broker:
         """
         if self.running:
             return
+        self._end(signal.SIGKILL)  # what a broker that ended by itself has left
         distribution = self._distribution or load()
         self._refuse_second_broker()
         port, controller_port = self._choose_ports()
@@ -119,7 +120,7 @@ class Broker:
             raise
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL after `stop_timeout_s`; the broker may be started again and has everything acknowledged."""
+        """SIGTERM, and SIGKILL after `stop_timeout_s`; it may be started again and has all it acknowledged."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -157,7 +158,7 @@ class Broker:
             )
 
     def _choose_ports(self) -> tuple[int, int]:
-        """Return the client and the controller port: those of this object's last start, else as wished, else free ones."""
+        """Return the client and the controller port: those of the last start, else as wished, else free ones."""
         if self._port is not None and self._controller_port is not None:
             wanted = (self._port, self._controller_port)
         else:
