@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekko.ops.demo.interactions import Interactions
+from ekko.ops.demo.keyed import KeyedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +83,14 @@ class AdaGrad:
         """``dim`` is the width of a row; the rates are the step sizes of column 0 and of the other columns."""
         self._rates = np.full(dim, factor_rate, np.float32)
         self._rates[0] = linear_rate
-        self._keys = np.empty(0, np.uint64)
-        self._squares = np.empty((0, dim), np.float32)
+        self.squares = KeyedRows(dim)
 
     def step(self, keys: NDArray[np.uint64], gradients: NDArray[np.float32]) -> NDArray[np.float32]:
         """Deltas ``float32[U, dim]`` for gradients of the same shape; ``keys uint64[U]`` are distinct and sorted."""
-        self._admit(keys)
-        slots = np.searchsorted(self._keys, keys)
-        squares = self._squares[slots] + np.square(gradients)
-        self._squares[slots] = squares
+        new = self.squares.missing(keys)
+        self.squares.admit(new, np.zeros((len(new), len(self._rates)), np.float32))
+        slots = self.squares.slots(keys)
+        squares = self.squares.rows[slots] + np.square(gradients)
+        self.squares.rows[slots] = squares
         deltas: NDArray[np.float32] = -self._rates * gradients / np.sqrt(squares + np.float32(1e-8))
         return deltas
-
-    def _admit(self, keys: NDArray[np.uint64]) -> None:
-        new = keys[~np.isin(keys, self._keys, assume_unique=True)]
-        if new.size:
-            places = np.searchsorted(self._keys, new)
-            self._keys = np.insert(self._keys, places, new)
-            self._squares = np.insert(self._squares, places, np.float32(0), axis=0)
