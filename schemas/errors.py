@@ -83,6 +83,10 @@ class NotReady(EkkoError):
     """The replica has not caught up yet; ask another one or wait."""
 
 
+class NotOwned(EkkoError):
+    """Keys of shards that this replica does not hold; ask one that does."""
+
+
 class MemoryExhausted(EkkoError):
     """A stated memory bound is reached: refused instead of being killed."""
 
