@@ -13,12 +13,10 @@ from ekko.ops.broker import ports
 from ekko.ops.broker.distribution import Distribution, load
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.folder import DataFolder, Running
+from ekko.ops.watcher import dismiss, watch
 
 READY_LINE = b"Kafka Server started"
 POLL_S = 0.02
-WATCHER = "read done || { kill -TERM $0; sleep 10; kill -KILL $0; }"
-"""A shell that waits on a pipe held by this process alone: when this process dies, in whatever way, the pipe closes and
-the broker is stopped. (The kernel's parent-death signal fires when the starting *thread* ends, and only on Linux.)"""
 
 
 class Broker:
@@ -112,7 +110,7 @@ class Broker:
             )
         self._port, self._controller_port = port, controller_port
         self.folder.write_running(Running(self._process.pid, port, controller_port))
-        self._watcher = _watch(self._process.pid)
+        self._watcher = watch(self._process.pid)
         try:
             self._await_ready(logged_before)
         except BaseException:
@@ -208,21 +206,5 @@ class Broker:
                 process.kill()
                 process.wait(self._stop_timeout_s)
         if self._watcher is not None:
-            _dismiss(self._watcher)
+            dismiss(self._watcher)
             self._watcher = None
-
-
-def _watch(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["sh", "-c", WATCHER, str(pid)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
-    """End the watcher before its pid could belong to somebody else."""
-    watcher.kill()
-    watcher.communicate()
