@@ -1,0 +1,5 @@
+"""The log on Apache Kafka: the only package that imports confluent_kafka; `streams.log` says what methods promise."""
+
+from ekko.streams.kafka.cluster import KafkaCluster
+
+__all__ = ["KafkaCluster"]

@@ -1,0 +1,206 @@
+"""One Apache Kafka cluster: clients and administration."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._listoffsets import EarliestSpec, LatestSpec
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from ekko.schemas.errors import ConfigurationError, ConnectionFailed, TopicMissing
+from ekko.streams.kafka.reader import KafkaReader
+from ekko.streams.kafka.transactional_writer import KafkaTransactionalWriter
+from ekko.streams.kafka.trouble import MISSING, NO_LEADER, ClientErrors
+from ekko.streams.kafka.writer import KafkaWriter
+from ekko.streams.log import Bounds, Partition, TopicSpec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+_log = logging.getLogger("ekko.kafka")
+_Result = TypeVar("_Result")
+
+_RESERVED = frozenset(
+    {
+        "isolation.level",
+        "enable.auto.commit",
+        "auto.offset.reset",
+        "enable.partition.eof",
+        "enable.idempotence",
+        "acks",
+        "transactional.id",
+        "transaction.timeout.ms",
+        "allow.auto.create.topics",
+    }
+)
+
+
+class KafkaCluster:
+    """`streams.log.Cluster` on Apache Kafka.
+
+    Args:
+        bootstrap: host:port, comma-separated.
+        settings: librdkafka settings passed through (security, tuning); what exactness rests on cannot be overridden.
+        timeout_s: for every administrative request.
+
+    Raises:
+        ConfigurationError: a reserved or unknown setting, or no bootstrap.
+    """
+
+    def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None, *, timeout_s: float = 10.0) -> None:
+        reserved = _RESERVED & (settings or {}).keys()
+        if reserved:
+            raise ConfigurationError(
+                f"Kafka setting(s) {', '.join(sorted(reserved))} cannot be changed", hint="exactness rests on them"
+            )
+        if not bootstrap:
+            raise ConfigurationError("no Kafka bootstrap is given", hint="use --bootstrap HOST:PORT or EKKO_BOOTSTRAP")
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+        self._settings: dict[str, Any] = {
+            "socket.connection.setup.timeout.ms": 5_000,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 500,
+            "allow.auto.create.topics": False,
+            **(settings or {}),
+            "bootstrap.servers": bootstrap,
+        }
+        self._errors = ClientErrors(bootstrap)
+        try:
+            self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=_log)
+        except KafkaException as error:
+            raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
+
+    def _client(self) -> tuple[dict[str, Any], ClientErrors]:
+        errors = ClientErrors(self._bootstrap)
+        return {**self._settings, "error_cb": errors}, errors
+
+    def _producer_settings(self, extra: Mapping[str, Any]) -> tuple[dict[str, Any], ClientErrors]:
+        settings, errors = self._client()
+        defaults = {
+            "compression.type": "lz4",
+            "message.max.bytes": 100_000_000,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+        return {**defaults, **extra, **settings}, errors
+
+    def reader(self) -> KafkaReader:
+        """See `Cluster.reader`."""
+        settings, errors = self._client()
+        return KafkaReader(settings, errors, lambda partition: self.bounds([partition])[partition])
+
+    def writer(self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024) -> KafkaWriter:
+        """See `Cluster.writer`."""
+        extra = {
+            "linger.ms": linger_ms,
+            "queue.buffering.max.kbytes": max(1, queue_bytes // 1024),
+            "delivery.timeout.ms": 60_000,
+        }
+        return KafkaWriter(*self._producer_settings(extra))
+
+    def transactional_writer(self, transactional_id: str) -> KafkaTransactionalWriter:
+        """See `Cluster.transactional_writer`."""
+        settings, errors = self._producer_settings({})
+        return KafkaTransactionalWriter(settings, errors, transactional_id, self._timeout_s)
+
+    def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
+        """See `Cluster.bounds`."""
+        asked = {partition: TopicPartition(*partition) for partition in partitions}
+        if not asked:
+            return {}
+        answers = [
+            self._admin.list_offsets(
+                dict.fromkeys(asked.values(), spec),
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=self._timeout_s,
+            )
+            for spec in (EarliestSpec(), LatestSpec())
+        ]
+        low, end = (
+            {
+                Partition(tp.topic, tp.partition): self._result(
+                    future, f"offsets of {tp.topic}", Partition(tp.topic, tp.partition)
+                ).offset
+                for tp, future in answer.items()
+            }
+            for answer in answers
+        )
+        return {partition: Bounds(low[partition], end[partition]) for partition in asked}
+
+    def _result(self, future: "Future[_Result]", doing: str, partition: Partition | None = None) -> _Result:
+        try:
+            return future.result(self._timeout_s + 1.0)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in MISSING or self._is_unknown(reason, partition):
+                raise TopicMissing(
+                    f"{doing}: no such topic or partition", hint="create it with `ekko model apply FILE`"
+                ) from error
+            raise self._errors.connection_failed(doing, reason) from error
+        except TimeoutError as error:
+            raise self._errors.connection_failed(doing) from error
+
+    def _is_unknown(self, reason: KafkaError, partition: Partition | None) -> bool:
+        """Whether 'no leaders found' means that there is no such partition, rather than an election."""
+        if reason.code() != NO_LEADER or partition is None:
+            return False
+        return partition.number >= self.topics().get(partition.topic, 0)
+
+    def topics(self) -> dict[str, int]:
+        """See `Cluster.topics`."""
+        try:
+            metadata = self._admin.list_topics(timeout=self._timeout_s)
+        except KafkaException as error:
+            raise self._errors.connection_failed("listing topics", error.args[0]) from error
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def topic_settings(self, topic: str) -> dict[str, str]:
+        """See `Cluster.topic_settings`."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        future = self._admin.describe_configs([resource], request_timeout=self._timeout_s)[resource]
+        return {name: entry.value for name, entry in self._result(future, f"settings of {topic}").items()}
+
+    def create_topics(self, specs: Iterable[TopicSpec]) -> None:
+        """See `Cluster.create_topics`."""
+        missing = {spec.name: spec for spec in specs if spec.name not in self.topics()}
+        if not missing:
+            return
+        new = [NewTopic(spec.name, spec.partitions, config=dict(spec.settings)) for spec in missing.values()]
+        for name, future in self._admin.create_topics(new, operation_timeout=self._timeout_s).items():
+            try:
+                future.result(self._timeout_s + 1.0)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise self._errors.connection_failed(f"creating topic {name}", error.args[0]) from error
+        self._wait(lambda: all(self._usable(spec) for spec in missing.values()), f"creating {', '.join(missing)}")
+
+    def _usable(self, spec: TopicSpec) -> bool:
+        try:
+            self.bounds(Partition(spec.name, number) for number in range(spec.partitions))
+        except (TopicMissing, ConnectionFailed):  # a leader is elected within about 100 ms of the creation
+            return False
+        return True
+
+    def _wait(self, done: Callable[[], bool], doing: str) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise self._errors.connection_failed(doing)
+            time.sleep(0.02)
+
+    def delete_topics(self, names: Iterable[str]) -> None:
+        """See `Cluster.delete_topics`."""
+        existing = sorted(set(names) & self.topics().keys())
+        if not existing:
+            return
+        for name, future in self._admin.delete_topics(existing, operation_timeout=self._timeout_s).items():
+            self._result(future, f"deleting topic {name}")
+        self._wait(lambda: not self.topics().keys() & set(existing), f"deleting {', '.join(existing)}")
+
+    def close(self) -> None:
+        """See `Cluster.close`."""

@@ -1,0 +1,106 @@
+"""Reader of committed records on a confluent consumer."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from ekko.schemas.errors import GapError
+from ekko.streams.kafka.trouble import END_OF_PARTITION, FOR_GOOD, MISSING, OUT_OF_RANGE, ClientErrors, topic_missing
+from ekko.streams.log import Bounds, Partition, Record
+
+_log = logging.getLogger("ekko.kafka")
+
+
+class KafkaReader:
+    """`streams.log.Reader` on a confluent consumer that never joins a group."""
+
+    def __init__(self, settings: dict[str, Any], errors: ClientErrors, bounds: Callable[[Partition], Bounds]) -> None:
+        self._errors = errors
+        self._bounds = bounds
+        self._positions: dict[Partition, int] = {}
+        self._consumer = Consumer(
+            {
+                "group.id": "ekko-assigned-by-hand",
+                "queued.max.messages.kbytes": 65_536,
+                "fetch.queue.backoff.ms": 5,
+                "fetch.wait.max.ms": 100,
+                "fetch.error.backoff.ms": 50,
+                "max.poll.interval.ms": 86_400_000,
+                **settings,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+            },
+            logger=_log,
+        )
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """See `Reader.assign`."""
+        for partition in positions:
+            self._bounds(partition)  # raises TopicMissing
+        self._positions = dict(positions)
+        self._consumer.assign([TopicPartition(p.topic, p.number, offset) for p, offset in positions.items()])
+
+    def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
+        """See `Reader.poll`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            first = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+            messages = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)]
+            records = [record for record in map(self._take, messages) if record is not None]
+            if self._errors.fatal is not None:
+                raise self._errors.connection_failed("reading")
+            if records or time.monotonic() >= deadline:
+                return records
+
+    def _take(self, message: Message) -> Record | None:
+        partition = Partition(message.topic() or "", message.partition() or 0)
+        offset = message.offset()
+        error = message.error()
+        if error is None:
+            assert offset is not None
+            self._positions[partition] = offset + 1
+            epoch = message.leader_epoch()
+            timestamp = message.timestamp()[1]
+            return Record(partition, offset, message.key(), message.value(), timestamp, -1 if epoch is None else epoch)
+        if error.code() == END_OF_PARTITION:
+            if offset is not None and partition in self._positions:
+                self._positions[partition] = max(self._positions[partition], offset)
+        else:
+            self._raise_if_final(partition, error)
+        return None
+
+    def _raise_if_final(self, partition: Partition, error: KafkaError) -> None:
+        if error.code() in OUT_OF_RANGE:
+            bounds, position = self._bounds(partition), self._positions[partition]
+            lost = f", {bounds.low - position} offsets are gone" if position < bounds.low else ""
+            raise GapError(
+                f"{partition.topic}[{partition.number}]: offset {position} is not in the log, "
+                f"which holds {bounds.low}..{bounds.end}{lost}",
+                hint="a store adopts a peer or a snapshot; nothing resets to earliest or latest by itself",
+            )
+        if error.code() in MISSING:
+            raise topic_missing(partition)
+        if error.code() in FOR_GOOD:
+            raise self._errors.connection_failed(f"reading {partition.topic}", error)
+        _log.debug("passing trouble reading %s: %s", partition, error)
+
+    def position(self, partition: Partition) -> int:
+        """See `Reader.position`."""
+        return self._positions[partition]
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """See `Reader.pause`."""
+        self._consumer.pause([TopicPartition(*partition) for partition in partitions])
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """See `Reader.resume`."""
+        self._consumer.resume([TopicPartition(*partition) for partition in partitions])
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._consumer.close()

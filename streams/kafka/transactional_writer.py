@@ -1,0 +1,134 @@
+"""Transactional writer on a confluent producer: every call ends in a known fate or says that it is unknown."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from ekko.schemas.errors import CommitUncertain, EkkoError, Fenced, TransactionAborted
+from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, ClientErrors, too_large
+from ekko.streams.log import Output
+
+_log = logging.getLogger("ekko.kafka")
+
+TRANSACTION_TIMEOUT_MS = 2_000
+"""How long a writer killed in mid-transaction holds its partitions."""
+
+
+class KafkaTransactionalWriter:
+    """`streams.log.TransactionalWriter` on a confluent transactional producer."""
+
+    def __init__(self, settings: dict[str, Any], errors: ClientErrors, transactional_id: str, timeout_s: float) -> None:
+        self._identity = transactional_id
+        self._sequence_broken = False
+        self._errors = errors
+        self._producer = Producer(
+            {
+                "linger.ms": 0,
+                # The default of 100 ms makes every transaction take 107 ms instead of 8.5 (measured).
+                "retry.backoff.ms": 5,
+                "retry.backoff.max.ms": 100,
+                **settings,
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            },
+            logger=_log,
+        )
+        try:
+            self._retry(self._producer.init_transactions, time.monotonic() + timeout_s)
+        except KafkaException as error:
+            raise errors.connection_failed(f"opening transactions as {transactional_id}", error.args[0]) from error
+
+    @staticmethod
+    def _retry(call: Callable[[float], None], deadline: float) -> None:
+        """Repeat a transactional call while its error says that this is right."""
+        while True:
+            try:
+                return call(max(0.1, deadline - time.monotonic()))
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+
+    def transact(self, outputs: Sequence[Output], timeout_s: float = 10.0) -> list[int]:
+        """See `TransactionalWriter.transact`."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            return self._transact(outputs, deadline)
+        except TransactionAborted:
+            if not self._sequence_broken:
+                raise
+            # After a refused record librdkafka notices its broken sequence one transaction late, and mends it then.
+            self._sequence_broken = False
+            return self._transact(outputs, deadline)
+
+    def _transact(self, outputs: Sequence[Output], deadline: float) -> list[int]:
+        offsets = [-1] * len(outputs)
+        refusals: list[KafkaError] = []
+        try:
+            self._producer.begin_transaction()
+            for number, output in enumerate(outputs):
+                self._produce(number, output, offsets, refusals)
+            self._producer.flush(max(0.0, deadline - time.monotonic()))
+            self._retry(self._producer.commit_transaction, deadline)
+        except KafkaException as error:
+            raise self._given_up(error.args[0], outputs, refusals, deadline) from error
+        return offsets
+
+    def _produce(self, number: int, output: Output, offsets: list[int], refusals: list[KafkaError]) -> None:
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                offsets[number] = message.offset() or 0
+            elif error.code() in REFUSED:
+                refusals.append(error)
+
+        while True:
+            try:
+                return self._producer.produce(
+                    output.partition.topic,
+                    value=output.value,
+                    key=output.key,
+                    partition=output.partition.number,
+                    on_delivery=report,
+                )
+            except BufferError:
+                self._producer.poll(0.01)
+
+    def _given_up(
+        self, error: KafkaError, outputs: Sequence[Output], refusals: list[KafkaError], deadline: float
+    ) -> EkkoError:
+        """The error that tells the fate of a transaction in which a step failed."""
+        if error.code() in REFUSED:
+            refusals.append(error)
+        if refusals or error.txn_requires_abort():
+            cannot_abort = self._abort(max(deadline, time.monotonic() + 1.0))
+            if cannot_abort is not None:
+                error = cannot_abort
+            elif refusals:
+                self._sequence_broken = True
+                # A whole batch is refused for its largest record.
+                return too_large(max(outputs, key=lambda output: len(output.value or b"")), refusals[0])
+            elif error.code() not in FENCED | FOR_GOOD:
+                return TransactionAborted(f"transaction of {self._identity} was aborted: {error.str()}")
+        if error.code() in FENCED:
+            return Fenced(f"{self._identity} was taken over by another process: {error.str()}")
+        if error.code() in FOR_GOOD:
+            return self._errors.connection_failed(f"writing as {self._identity}", error)
+        return CommitUncertain(
+            f"transaction of {self._identity} has an unknown fate: {error.str()}",
+            hint="a new writer fences this one; read back what was committed",
+        )
+
+    def _abort(self, deadline: float) -> KafkaError | None:
+        """Abort; returns what kept it from being aborted, if anything."""
+        try:
+            self._retry(self._producer.abort_transaction, deadline)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            return reason
+        return None
+
+    def close(self) -> None:
+        """See `TransactionalWriter.close`."""
+        self._producer.purge()

@@ -1,0 +1,61 @@
+"""What librdkafka reports when something is wrong, and the error of ours that it means."""
+
+from confluent_kafka import KafkaError
+
+from ekko.schemas.errors import ConnectionFailed, TopicMissing, TransactionAborted
+from ekko.streams.log import Output, Partition
+
+# librdkafka's own codes start with an underscore in Python, though they are public.
+FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+NO_LEADER = KafkaError._NOENT
+END_OF_PARTITION = KafkaError._PARTITION_EOF
+REFUSED = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD})
+FOR_GOOD = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
+    | {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+    | {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
+)
+"""Failures that no retry mends: they are raised, not only logged."""
+
+
+class ClientErrors:
+    """Remembers what librdkafka reports on the side: the reason behind a bare 'timed out'."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._last: KafkaError | None = None
+        self.fatal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take one report (librdkafka's `error_cb`)."""
+        self._last = error
+        if error.code() in FOR_GOOD:
+            self.fatal = error
+
+    def connection_failed(self, doing: str, error: KafkaError | None = None) -> ConnectionFailed:
+        """The error to raise when `doing` did not work."""
+        reason = self.fatal or self._last or error
+        detail = reason.str() if reason is not None else "no answer"
+        return ConnectionFailed(
+            f"{doing} failed at {self._bootstrap}: {detail}",
+            hint="check --bootstrap, the broker's advertised.listeners, and the security settings in [kafka]",
+        )
+
+
+def topic_missing(partition: Partition) -> TopicMissing:
+    """The error for a topic or partition that does not exist."""
+    return TopicMissing(
+        f"topic {partition.topic} partition {partition.number} does not exist",
+        hint="create it with `ekko model apply FILE`; check the spelling of model and region",
+    )
+
+
+def too_large(output: Output, error: KafkaError) -> TransactionAborted:
+    """The error for a record that its topic refuses."""
+    size = len(output.value or b"")
+    return TransactionAborted(
+        f"{output.partition.topic}[{output.partition.number}] refuses a record of {size} bytes: {error.str()}",
+        hint="raise the topic's max.message.bytes, or let blocks be split smaller",
+    )

@@ -1,0 +1,68 @@
+"""Idempotent writer with delivery reports on a confluent producer."""
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from ekko.schemas.errors import EkkoError, PublishUncertain, QueueFull
+from ekko.streams.kafka.trouble import FOR_GOOD, MISSING, REFUSED, ClientErrors, too_large, topic_missing
+from ekko.streams.log import Delivered, Output
+
+_log = logging.getLogger("ekko.kafka")
+
+
+class KafkaWriter:
+    """`streams.log.Writer` on an idempotent confluent producer."""
+
+    def __init__(self, settings: dict[str, Any], errors: ClientErrors) -> None:
+        self._errors = errors
+        self._producer = Producer({**settings, "enable.idempotence": True, "acks": "all"}, logger=_log)
+
+    def send(self, output: Output, delivered: Delivered | None = None) -> None:
+        """See `Writer.send`; an authentication failure is raised here, not only logged."""
+        if self._errors.fatal is not None:
+            raise self._errors.connection_failed("writing")
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if delivered is not None:
+                delivered(
+                    message.offset() if error is None else None, None if error is None else self._fate(error, output)
+                )
+
+        try:
+            self._producer.produce(
+                output.partition.topic,
+                value=output.value,
+                key=output.key,
+                partition=output.partition.number,
+                on_delivery=report,
+            )
+        except BufferError as error:
+            raise QueueFull("the publish queue is full", hint="publish less, or wait and call again") from error
+        except KafkaException as error:
+            raise self._fate(error.args[0], output) from error
+
+    def _fate(self, error: KafkaError, output: Output) -> EkkoError:
+        if error.code() in REFUSED:
+            return too_large(output, error)
+        if error.code() in MISSING:
+            return topic_missing(output.partition)
+        if error.code() in FOR_GOOD or self._errors.fatal is not None:
+            return self._errors.connection_failed(f"writing to {output.partition.topic}", error)
+        return PublishUncertain(
+            f"delivery to {output.partition.topic}[{output.partition.number}] has an unknown fate: {error.str()}",
+            hint="read the log back before publishing these deltas again",
+        )
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """See `Writer.poll`."""
+        self._producer.poll(timeout_s)
+
+    def flush(self, timeout_s: float) -> int:
+        """See `Writer.flush`."""
+        return int(self._producer.flush(timeout_s))
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._producer.flush(1.0)

@@ -1,0 +1,146 @@
+"""The Kafka adapter on a real broker: what the conformance suite (shared with the in-memory twin) does not cover."""
+
+import os
+import socket
+import time
+
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.schemas.errors import ConfigurationError, ConnectionFailed, Fenced, GapError, TopicMissing, TransactionAborted
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Output, Partition, Record, TopicSpec, read_all
+
+
+@pytest.fixture
+def cluster(broker: Broker) -> KafkaCluster:
+    return KafkaCluster(broker.bootstrap)
+
+
+def test_a_transaction_returns_the_offsets_of_its_records(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 2)])
+    writer = cluster.transactional_writer(topic_prefix)
+    first, second = Partition(topic_prefix, 0), Partition(topic_prefix, 1)
+    assert writer.transact([Output(first, b"a"), Output(second, b"b"), Output(first, b"c")]) == [0, 0, 1]
+    assert writer.transact([Output(first, b"d")]) == [3]  # offset 2 is the transaction's marker
+    assert [(r.partition.number, r.offset, r.value) for r in read_all(cluster, topic_prefix)] == [
+        (0, 0, b"a"),
+        (0, 1, b"c"),
+        (0, 3, b"d"),
+        (1, 0, b"b"),
+    ]
+
+
+def test_a_reader_passes_the_marker_at_the_end(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 1)])
+    partition = Partition(topic_prefix, 0)
+    cluster.transactional_writer(topic_prefix).transact([Output(partition, b"a")])
+    end = cluster.bounds([partition])[partition].end
+    assert end == 2
+    reader = cluster.reader()
+    reader.assign({partition: 0})
+    records: list[Record] = []
+    deadline = time.monotonic() + 5
+    while reader.position(partition) < end and time.monotonic() < deadline:
+        records += reader.poll(0.1)
+    assert [record.offset for record in records] == [0]
+    assert reader.position(partition) == end
+    reader.close()
+
+
+def test_transactions_follow_each_other_fast(cluster: KafkaCluster, topic_prefix: str) -> None:
+    """Librdkafka's default retry.backoff.ms makes each take 107 ms; ours must stay far below."""
+    cluster.create_topics([TopicSpec(topic_prefix, 1)])
+    writer = cluster.transactional_writer(topic_prefix)
+    writer.transact([Output(Partition(topic_prefix, 0), b"warm")])
+    started = time.monotonic()
+    for _ in range(20):
+        writer.transact([Output(Partition(topic_prefix, 0), b"x")])
+    assert (time.monotonic() - started) / 20 < 0.1
+
+
+def test_a_newer_writer_fences_the_older(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 1)])
+    partition = Partition(topic_prefix, 0)
+    zombie = cluster.transactional_writer(topic_prefix)
+    zombie.transact([Output(partition, b"before")])
+    successor = cluster.transactional_writer(topic_prefix)
+    with pytest.raises(Fenced, match=topic_prefix):
+        zombie.transact([Output(partition, b"zombie")])
+    successor.transact([Output(partition, b"after")])
+    assert [record.value for record in read_all(cluster, topic_prefix)] == [b"before", b"after"]
+
+
+def test_a_record_too_large_aborts_and_the_writer_goes_on(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 1, {"max.message.bytes": "1000", "compression.type": "producer"})])
+    partition = Partition(topic_prefix, 0)
+    writer = cluster.transactional_writer(topic_prefix)
+    noise = os.urandom(10_000)  # lz4 must not make it fit
+    with pytest.raises(TransactionAborted, match=f"{len(noise)} bytes"):
+        writer.transact([Output(partition, b"small"), Output(partition, noise)])
+    writer.transact([Output(partition, b"next")])
+    assert [record.value for record in read_all(cluster, topic_prefix)] == [b"next"]
+
+
+def test_offsets_that_are_gone_are_named(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 1)])
+    partition = Partition(topic_prefix, 0)
+    writer = cluster.writer()
+    for number in range(10):
+        writer.send(Output(partition, str(number).encode()))
+    assert writer.flush(10) == 0
+    reader = cluster.reader()
+    reader.assign({partition: 50})
+    with pytest.raises(GapError, match=r"offset 50 .* 0\.\.10"):
+        _poll_for(reader)
+    reader.close()
+
+
+def _poll_for(reader, seconds: float = 10) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        reader.poll(0.2)
+
+
+def test_a_typo_in_the_topic_is_an_error_at_once(cluster: KafkaCluster) -> None:
+    reader = cluster.reader()
+    with pytest.raises(TopicMissing, match="gradinets"):
+        reader.assign({Partition("gradinets", 0): 0})
+    with pytest.raises(TopicMissing, match="gradinets"):
+        read_all(cluster, "gradinets")
+    reader.close()
+
+
+def test_no_broker_is_an_error_within_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    cluster = KafkaCluster(f"127.0.0.1:{port}", timeout_s=2)
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=str(port)):
+        cluster.topics()
+    with pytest.raises(ConnectionFailed, match=str(port)):
+        cluster.transactional_writer("nobody")
+    assert time.monotonic() - started < 10
+
+
+def test_an_unresolvable_name_is_named() -> None:
+    cluster = KafkaCluster("nohost.invalid:9092", timeout_s=2)
+    with pytest.raises(ConnectionFailed, match="nohost"):
+        cluster.topics()
+
+
+def test_settings_that_exactness_rests_on_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"isolation\.level"):
+        KafkaCluster("localhost:1", {"isolation.level": "read_uncommitted"})
+    with pytest.raises(ConfigurationError, match=r"no\.such\.setting"):
+        KafkaCluster("localhost:1", {"no.such.setting": "1"})
+
+
+def test_topics_are_created_once_and_deleted_for_good(cluster: KafkaCluster, topic_prefix: str) -> None:
+    spec = TopicSpec(topic_prefix, 3, {"retention.ms": "12345"})
+    cluster.create_topics([spec])
+    cluster.create_topics([spec])
+    assert cluster.topics()[topic_prefix] == 3
+    assert cluster.topic_settings(topic_prefix)["retention.ms"] == "12345"
+    cluster.delete_topics([topic_prefix, "never-existed"])
+    assert topic_prefix not in cluster.topics()
