@@ -6,12 +6,10 @@ Single-threaded and without sleeps: waiting is virtual, so seeded simulations re
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, auto
 from itertools import islice
 
 from ekko.schemas.errors import (
     CommitUncertain,
-    ConnectionFailed,
     Fenced,
     GapError,
     PublishUncertain,
@@ -19,53 +17,10 @@ from ekko.schemas.errors import (
     TransactionAborted,
 )
 from ekko.streams.log import Bounds, Delivered, Output, Partition, Record, TopicSpec
-from ekko.streams.memory_broker import MemoryBroker, PartitionLog
+from ekko.streams.memory_broker import MemoryBroker
+from ekko.streams.memory_faults import Fate, Faults
 
 DELIVERY_TIMEOUT_S = 30.0
-
-
-class Fate(Enum):
-    """What becomes of one write."""
-
-    DONE = auto()
-    REFUSED = auto()
-    """Nothing was written, and the writer is told so."""
-    REPLY_LOST = auto()
-    """It is written, but the writer never hears of it."""
-    HANGING = auto()
-    """The commit was asked for and is decided by whoever ends the transaction (only in transactions)."""
-
-
-class Faults:
-    """What goes wrong between one process and its broker. This base class: nothing."""
-
-    def reachable(self) -> bool:
-        """Whether a request gets an answer now."""
-        return True
-
-    def interrupt(self, moment: str) -> None:
-        """Called at moments where a process may be killed; raises to kill it. `moment` tells where."""
-
-    def transaction(self) -> Fate:
-        """Fate of the transaction about to be committed."""
-        return Fate.DONE
-
-    def marker_delay_s(self) -> float:
-        """How long after its answer a commit becomes visible."""
-        return 0.0
-
-    def delivery(self) -> Fate:
-        """Fate of the plain record about to be sent."""
-        return Fate.DONE
-
-    def held_back(self) -> bool:
-        """Whether a plain writer's queue stays where it is for this poll (linger, a slow link)."""
-        return False
-
-    def visible_end(self, log: PartitionLog, position: int, waited_s: float) -> int:
-        """Offset up to which a reader at `position`, having waited so long for it, gets `log` (lanes race by it)."""
-        del position, waited_s
-        return log.stable
 
 
 class MemoryReader:
@@ -80,7 +35,7 @@ class MemoryReader:
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """See `log.Reader.assign`."""
-        require(self._faults)
+        self._faults.require_broker()
         for partition in positions:
             self._broker.log(partition)
         self._positions = dict(positions)
@@ -203,7 +158,7 @@ class MemoryTransactionalWriter:
         self._broker = broker
         self._faults = faults
         self._identity = identity
-        require(faults)
+        faults.require_broker()
         self._epoch = broker.take_identity(identity)
         self._lost = False
 
@@ -276,43 +231,32 @@ class MemoryCluster:
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """See `log.Cluster.bounds`."""
-        require(self._faults)
+        self._faults.require_broker()
         logs = [self.broker.log(partition) for partition in partitions]
         return {log.partition: Bounds(log.low, log.stable) for log in logs}
 
     def topics(self) -> dict[str, int]:
         """See `log.Cluster.topics`."""
-        require(self._faults)
+        self._faults.require_broker()
         return self.broker.partition_counts()
 
     def topic_settings(self, topic: str) -> dict[str, str]:
         """See `log.Cluster.topic_settings`."""
-        require(self._faults)
+        self._faults.require_broker()
         return self.broker.settings(topic)
 
     def create_topics(self, specs: Iterable[TopicSpec]) -> None:
         """See `log.Cluster.create_topics`."""
-        require(self._faults)
+        self._faults.require_broker()
         self.broker.create(specs)
 
     def delete_topics(self, names: Iterable[str]) -> None:
         """See `log.Cluster.delete_topics`."""
-        require(self._faults)
+        self._faults.require_broker()
         self.broker.delete(names)
 
     def close(self) -> None:
         """See `log.Cluster.close`."""
-
-
-def require(faults: Faults) -> None:
-    """Go on only while the broker answers.
-
-    Raises:
-        ConnectionFailed: it does not.
-    """
-    faults.interrupt("request")
-    if not faults.reachable():
-        raise ConnectionFailed("no broker answers within the time-out", hint="check that the broker runs")
 
 
 def _size(output: Output) -> int:

@@ -23,7 +23,8 @@ from ekko.streams.log import (
     read_range,
 )
 from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import Faults, MemoryCluster
+from ekko.streams.memory_faults import Faults
+from ekko.streams.memory_log import MemoryCluster
 
 Trim = Callable[[Partition, int], None]
 
