@@ -4,6 +4,10 @@ CATALOGUE = "ekko.catalogue"
 SHARES = "ekko.shares"
 
 
+CATALOGUE_TRANSACTIONAL_ID = "ekko.catalogue"
+"""Identity that lets one writer at a time change the catalogue."""
+
+
 def deltas(model: str) -> str:
     """Source log: delta blocks and barriers, one partition a shard."""
     return f"{model}.deltas"
@@ -62,3 +66,8 @@ def manager_transactional_id(model: str, incarnation: int) -> str:
 def operation_transactional_id(model: str, incarnation: int) -> str:
     """Identity that lets one operation (retract, reinstate, expire, import) at a time touch a model."""
     return f"ekko.operation.{model}@{incarnation}"
+
+
+def trainer_transactional_id(model: str, incarnation: int, transactional_id: str) -> str:
+    """Identity of a trainer that publishes its deltas and its own input position in one transaction."""
+    return f"ekko.trainer.{model}@{incarnation}.{transactional_id}"
