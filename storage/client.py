@@ -1,0 +1,156 @@
+"""Reading parameters: `StoreClient` asks the region's stores over HTTP, and needs neither Kafka nor RocksDB."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.errors import BadInput, ConfigurationError
+from ekko.schemas.hashing import UInt64s
+from ekko.schemas.initializer import initial_rows
+from ekko.schemas.quantize import to_float
+from ekko.schemas.replicas import ReplicaState
+from ekko.storage import wire
+from ekko.storage.replicas import Replicas
+from ekko.storage.served import MAX_LOOKUP_KEYS, Checksum, Lookup, UpdateLatency
+from ekko.storage.unite import Part, unite
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Parameter values of a lookup; `np.asarray(rows)` is `values`.
+
+    Attributes:
+        values: float32[N, dim], initialiser included.
+        found: bool[N], False where no delta has arrived and the value is the initialiser's.
+        state: the version vector that the rows contain at least.
+    """
+
+    values: npt.NDArray[np.float32] = field(repr=False)
+    found: npt.NDArray[np.bool_] = field(repr=False)
+    state: ReplicaState
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The values, for numpy."""
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class StoreClient:
+    """Reads one model's parameters from the stores of one region; may be shared by threads.
+
+    Args:
+        region: where the stores are; it names the source of what is reported.
+        stores: host:port of one or more stores, nearest first; more are learnt from the region's members.
+        timeout_s: for a whole call, failover included.
+
+    Example:
+        >>> client = StoreClient("east", "ctr", stores=["127.0.0.1:7070"])
+        >>> vectors = np.asarray(client.lookup("embedding", [1, 2, 3]))
+    """
+
+    def __init__(self, region: str, model: str, *, stores: Sequence[str], timeout_s: float = 1.0) -> None:
+        if isinstance(stores, str) or not stores:
+            raise ConfigurationError("no stores are given", hint='pass stores=["host:port", ...]')
+        self.region = region
+        self.model = model
+        self._timeout_s = timeout_s
+        self._replicas = Replicas(model, stores)
+        self._codec = Codec()
+        self._declaration: ModelDeclaration | None = None
+
+    def lookup(self, table: str, keys: npt.ArrayLike, *, as_of: int | None = None) -> Rows:
+        """Values of `keys` (N whole numbers, 0 to 2**64 - 1), now or as of the start of model state `as_of`.
+
+        Raises:
+            ConfigurationError: no such model or table.
+            BadInput: `keys` are not whole numbers in one dimension.
+            StateUnavailable: no replica can tell `as_of`.
+            ConnectionFailed, NotReady: no store answered within the time-out.
+        """
+        wanted = as_keys(keys)
+        model, declared = self._table(table)
+        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
+        deadline = time.monotonic() + self._timeout_s
+        pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(wanted)), MAX_LOOKUP_KEYS)]
+        lookups = [self._lookup_piece(model, path, wanted[piece], deadline) for piece in pieces]
+        lookup = unite([Part(piece, part) for piece, part in zip(pieces, lookups, strict=True)], len(wanted))
+        # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
+        rows = lookup.rows if declared.initializer == "zeros" else lookup.rows + initial_rows(declared, wanted)
+        return Rows(to_float(rows, declared.fraction_bits), lookup.found, lookup.state)
+
+    def _lookup_piece(self, model: ModelDeclaration, path: str, keys: UInt64s, deadline: float) -> Lookup:
+        def ask(address: str, some: UInt64s, timeout_s: float) -> Lookup:
+            body = self._replicas.request(address, "POST", path, wire.encode_keys(some), timeout_s)
+            return wire.decode_lookup(body, self._codec)
+
+        answers = self._replicas.gather(keys, model.shards, ask, deadline)
+        return unite([Part(*answer) for answer in answers], len(keys))
+
+    def checksum(self, table: str, *, as_of: int | None = None, timeout_s: float = 30.0) -> Checksum:
+        """Checksum of a table at the first store that answers, with the exact version vector it belongs to."""
+        query = f"table={table}" + ("" if as_of is None else f"&as_of={as_of}")
+        return wire.CHECKSUM_JSON.validate_json(self._ask("GET", f"/checksum?{query}", timeout_s=timeout_s))
+
+    def latency(self) -> UpdateLatency:
+        """Update latencies measured by the first store that answers."""
+        return wire.LATENCY_JSON.validate_json(self._ask("GET", "/latency"))
+
+    def declaration(self) -> ModelDeclaration:
+        """The model's declaration as the stores know it now."""
+        self._declaration = wire.MODEL_JSON.validate_json(self._ask("GET", ""))
+        return self._declaration
+
+    def state(self) -> ReplicaState:
+        """The version vector of the stores that a lookup would ask now."""
+        tables = (self._declaration or self.declaration()).tables
+        if not tables:
+            raise ConfigurationError(f"model {self.model} has no tables", hint="declare one with `ekko model apply`")
+        return self.lookup(tables[0].name, np.empty(0, np.uint64)).state
+
+    def report(self, metric: str, value: float, count: int = 1, cohort: str = "live") -> None:
+        """Report a measurement: `value` is the sum over `count` observations (requests, log_loss, auc ...)."""
+        self._ask("POST", "/signals", wire.encode_signal(metric, value, count, cohort))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._replicas.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _table(self, name: str) -> tuple[ModelDeclaration, TableDeclaration]:
+        """The table; the stores are asked again if it is new to this client."""
+        known = self._declaration
+        if known is None or all(table.name != name for table in known.tables):
+            known = self.declaration()
+        return known, known.table(name)
+
+    def _ask(self, method: str, path: str, body: bytes = b"", timeout_s: float | None = None) -> bytes:
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        return self._replicas.ask(method, f"/v1/models/{self.model}{path}", body, limit)
+
+
+def as_keys(keys: npt.ArrayLike) -> UInt64s:
+    """Keys as uint64[N]; raises BadInput for what would silently become other keys."""
+    array = np.asarray(keys)
+    if array.size == 0 and array.ndim == 1:
+        return np.empty(0, np.uint64)
+    if array.ndim != 1 or array.dtype.kind not in "ui":
+        raise BadInput(
+            f"keys of shape {array.shape} and type {array.dtype} are no list of whole numbers",
+            hint="pass a one-dimensional array of integers",
+        )
+    if array.dtype.kind == "i" and int(array.min()) < 0:
+        raise BadInput(f"key {int(array.min())} is negative", hint="keys are 0 to 2**64 - 1")
+    return array.astype(np.uint64, copy=False)
