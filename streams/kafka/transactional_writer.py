@@ -17,6 +17,15 @@ TRANSACTION_TIMEOUT_MS = 2_000
 """How long a writer killed in mid-transaction holds its partitions."""
 
 
+def _kafka_error(error: BaseException) -> KafkaError:
+    """The error in a KafkaException; confluent hides a fatal one, raised during delivery reports, in a SystemError."""
+    cause = error if isinstance(error, KafkaException) else error.__cause__
+    if not isinstance(cause, KafkaException):
+        raise error
+    reason: KafkaError = cause.args[0]
+    return reason
+
+
 class KafkaTransactionalWriter:
     """`streams.log.TransactionalWriter` on a confluent transactional producer."""
 
@@ -72,8 +81,8 @@ class KafkaTransactionalWriter:
                 self._produce(number, output, offsets, refusals)
             self._producer.flush(max(0.0, deadline - time.monotonic()))
             self._retry(self._producer.commit_transaction, deadline)
-        except KafkaException as error:
-            raise self._given_up(error.args[0], outputs, refusals, deadline) from error
+        except (KafkaException, SystemError) as error:
+            raise self._given_up(_kafka_error(error), outputs, refusals, deadline) from error
         return offsets
 
     def _produce(self, number: int, output: Output, offsets: list[int], refusals: list[KafkaError]) -> None:
@@ -124,9 +133,8 @@ class KafkaTransactionalWriter:
         """Abort; returns what kept it from being aborted, if anything."""
         try:
             self._retry(self._producer.abort_transaction, deadline)
-        except KafkaException as error:
-            reason: KafkaError = error.args[0]
-            return reason
+        except (KafkaException, SystemError) as error:
+            return _kafka_error(error)
         return None
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Records: golden bytes, round trips, evolution, rubbish."""
 
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -47,10 +48,8 @@ def test_a_truncated_or_lengthened_record_is_a_format_error(kind: Kind) -> None:
 def test_rubbish_is_a_format_error_and_nothing_else(rubbish: bytes, kind: Kind) -> None:
     with pytest.raises(FormatError):
         Codec().decode(b"XX" + rubbish)
-    try:
+    with contextlib.suppress(FormatError):  # some rubbish is a valid body by chance
         Codec().decode(encode(EXAMPLES[kind])[: HEADER.size] + rubbish)
-    except FormatError:
-        pass  # most rubbish; some is a valid body by chance
 
 
 def test_a_tombstone_is_a_format_error() -> None:
