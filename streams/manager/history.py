@@ -1,0 +1,176 @@
+"""What the log says about a model's epochs: the last committed barrier and the states published so far.
+
+Barriers and the control record are written in one transaction, so the control topic names the last committed barrier,
+and every source partition holds it, perhaps still behind a trainer's open transaction: it is waited for there, because
+the source's stable end alone could hide it. Nothing is ever taken from memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, Kind, kind_of
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import Barrier, ModelState
+from ekko.schemas.errors import FormatError, FormatTooNew, GapError
+from ekko.streams.log import Cluster, Partition, Record, read_all
+from ekko.streams.manager.barriers import beginning
+
+CONTROL_KEY = b"control"
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A model's epochs as committed.
+
+    Attributes:
+        barrier: the last committed barrier, or `beginning`.
+        states: published states by epoch.
+        unpublished: states whose barriers are committed, but whose records are not: their manager died in between.
+    """
+
+    barrier: Barrier
+    states: dict[int, ModelState]
+    unpublished: list[ModelState]
+
+
+def read_history(cluster: Cluster, codec: Codec, model: ModelDeclaration, *, timeout_s: float = 30.0) -> History:
+    """Read a model's epochs back; complete only if older writers of its barriers are fenced.
+
+    Raises:
+        GapError: control record, states and barriers contradict one another, or what is needed is gone.
+        FormatTooNew: a newer manager was here.
+        TimeoutError: the source could not be read up to the last barrier in time.
+    """
+    last = read_control(cluster, codec, model)
+    states = read_states(cluster, codec, model)
+    newest = max(states, default=0)
+    if last is None and not states:
+        return History(beginning(_incarnation(model)), {}, [])
+    if last is None or newest > last.epoch:
+        raise GapError(
+            f"{topics.control(model.name)} ends at {'nothing' if last is None else f'epoch {last.epoch}'}, "
+            f"but {topics.states(model.name)} holds state {newest}",
+            hint="the control topic was trimmed or written by somebody else; restore it from a backup",
+        )
+    if newest == last.epoch:
+        return History(last, states, [])
+    starts = _starts(cluster, model, states.get(newest))
+    found = _find_barriers(cluster, codec, model, starts, last=last, timeout_s=timeout_s)
+    unpublished = [state_of(model, barrier, offsets) for barrier, offsets in found if barrier.epoch > newest]
+    if [state.epoch for state in unpublished] != list(range(newest + 1, last.epoch + 1)):
+        raise GapError(f"model {model.name}: barriers {newest + 1} to {last.epoch} are not all in the source log")
+    return History(last, states, unpublished)
+
+
+def read_control(cluster: Cluster, codec: Codec, model: ModelDeclaration) -> Barrier | None:
+    """The last committed barrier by the control topic; None before the first."""
+    last: Barrier | None = None
+    for record in read_all(cluster, topics.control(model.name)):
+        last = barrier_in(codec, model, record) or last
+    return last
+
+
+def barrier_in(codec: Codec, model: ModelDeclaration, record: Record) -> Barrier | None:
+    """The barrier of the model's present incarnation that a record carries, if it does."""
+    if record.value is None:
+        return None
+    message = codec.decode(record.value)
+    return message if isinstance(message, Barrier) and message.incarnation == model.incarnation else None
+
+
+def read_states(cluster: Cluster, codec: Codec, model: ModelDeclaration) -> dict[int, ModelState]:
+    """Published states of the model's present incarnation by epoch, in order."""
+    found: dict[int, ModelState] = {}
+    for record in read_all(cluster, topics.states(model.name)):
+        if record.value is None:
+            found.pop(int(record.key or b"0"), None)
+            continue
+        message = codec.decode(record.value)
+        if isinstance(message, ModelState) and message.incarnation == model.incarnation:
+            found[message.epoch] = message
+    return dict(sorted(found.items()))
+
+
+def state_of(model: ModelDeclaration, barrier: Barrier, offsets: tuple[int, ...]) -> ModelState:
+    """The candidate that `barrier` opens; `offsets` are its own, one a shard."""
+    return ModelState(
+        model=model.name,
+        incarnation=barrier.incarnation,
+        epoch=barrier.epoch,
+        generation=barrier.generation,
+        offsets=offsets,
+        written_us=barrier.written_us,
+        changed_us=barrier.written_us,
+    )
+
+
+def source_partitions(model: ModelDeclaration) -> list[Partition]:
+    """The partitions of the model's source log, one a shard."""
+    return [Partition(topics.deltas(model.name), shard) for shard in range(model.shards)]
+
+
+def _incarnation(model: ModelDeclaration) -> int:
+    assert model.incarnation is not None, "a declaration read from the catalogue has its incarnation"
+    return model.incarnation
+
+
+def _starts(cluster: Cluster, model: ModelDeclaration, newest: ModelState | None) -> dict[Partition, int]:
+    partitions = source_partitions(model)
+    if newest is None:
+        return {partition: bounds.low for partition, bounds in cluster.bounds(partitions).items()}
+    return dict(zip(partitions, newest.offsets, strict=True))
+
+
+def _find_barriers(
+    cluster: Cluster,
+    codec: Codec,
+    model: ModelDeclaration,
+    starts: Mapping[Partition, int],
+    *,
+    last: Barrier,
+    timeout_s: float,
+) -> list[tuple[Barrier, tuple[int, ...]]]:
+    """Barriers from `starts` to `last` with their offsets, in order; the same ones in every partition."""
+    seen: dict[Partition, dict[int, tuple[Barrier, int]]] = {partition: {} for partition in starts}
+    reader = cluster.reader()
+    waited_s = 0.0  # counted in empty polls, so that simulated time works too
+    try:
+        reader.assign(starts)
+        while not all(last.epoch in barriers for barriers in seen.values()):
+            records = reader.poll(_POLL_S)
+            waited_s = 0.0 if records else waited_s + _POLL_S
+            if waited_s > timeout_s:
+                behind = [partition.number for partition, barriers in seen.items() if last.epoch not in barriers]
+                raise TimeoutError(f"model {model.name}: no barrier {last.epoch} in shards {behind} of its source log")
+            for record in records:
+                if _is_barrier(record.value):
+                    barrier = barrier_in(codec, model, record)
+                    if barrier is not None and barrier.epoch <= last.epoch:
+                        seen[record.partition][barrier.epoch] = (barrier, record.offset)
+    finally:
+        reader.close()
+    return _agreed(model, list(seen.values()))
+
+
+def _is_barrier(value: bytes | None) -> bool:
+    """By the header alone: whatever else stands in the source is the fan-outs' business, however bad."""
+    try:
+        return kind_of(value) is Kind.BARRIER
+    except (FormatError, FormatTooNew):
+        return False
+
+
+def _agreed(
+    model: ModelDeclaration, shards: list[dict[int, tuple[Barrier, int]]]
+) -> list[tuple[Barrier, tuple[int, ...]]]:
+    first = shards[0]
+    for number, barriers in enumerate(shards):
+        if {epoch: barrier for epoch, (barrier, _) in barriers.items()} != {
+            epoch: barrier for epoch, (barrier, _) in first.items()
+        }:
+            raise GapError(f"model {model.name}: shards 0 and {number} of the source log hold different barriers")
+    return [
+        (barrier, tuple(barriers[epoch][1] for barriers in shards)) for epoch, (barrier, _) in sorted(first.items())
+    ]

@@ -1,0 +1,83 @@
+"""Replicas of a region as they announce themselves."""
+
+import logging
+from collections.abc import Callable
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import RegionDeclaration
+from ekko.schemas.errors import EkkoError, FormatError
+from ekko.schemas.replicas import Member
+from ekko.streams.log import Cluster, Partition, Reader
+
+Connect = Callable[[RegionDeclaration], Cluster]
+"""Makes a connection to a region's cluster."""
+
+_log = logging.getLogger(__name__)
+
+
+class MembersView:
+    """Follows one region's members topic; a region that cannot be reached only means older announcements.
+
+    Args:
+        connect: makes the connection to the region's cluster, once; whoever gives it closes it.
+        region: whose members.
+        codec: knows the catalogue's writer schemas.
+    """
+
+    def __init__(self, connect: Connect, region: RegionDeclaration, codec: Codec) -> None:
+        self.region = region
+        self.failure: Exception | None = None
+        self._connect, self._codec = connect, codec
+        self._cluster: Cluster | None = None
+        self._reader: Reader | None = None
+        self._members: dict[str, Member] = {}
+
+    @property
+    def members(self) -> list[Member]:
+        """The last announcement of every replica."""
+        return list(self._members.values())
+
+    def step(self, timeout_s: float = 0.0) -> bool:
+        """Take in what is new; returns whether anything was. Trouble is kept in `failure` and leads to a new try."""
+        try:
+            if self._reader is None:
+                self._reader = self._open()
+            records = self._reader.poll(timeout_s)
+        except EkkoError as error:
+            if self.failure is None:
+                _log.warning("region %s: members cannot be read: %s", self.region.name, error)
+            self.failure = error
+            self.close()
+            return False
+        self.failure = None
+        for record in records:
+            self._take(record.key, record.value)
+        return bool(records)
+
+    def close(self) -> None:
+        """Release the reader; what was announced stays known."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _open(self) -> Reader:
+        if self._cluster is None:
+            self._cluster = self._connect(self.region)
+        topic = topics.members(self.region.name)
+        partitions = [Partition(topic, number) for number in range(self._cluster.topics().get(topic, 1))]
+        reader = self._cluster.reader()
+        reader.assign({partition: bounds.low for partition, bounds in self._cluster.bounds(partitions).items()})
+        return reader
+
+    def _take(self, key: bytes | None, value: bytes | None) -> None:
+        if value is None:
+            self._members.pop((key or b"").decode(errors="replace"), None)
+            return
+        try:
+            message = self._codec.decode(value)
+        except FormatError as error:
+            _log.warning("region %s: an announcement cannot be read: %s", self.region.name, error)
+            return
+        if isinstance(message, Member):
+            self._members[message.replica] = message

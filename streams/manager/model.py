@@ -1,0 +1,151 @@
+"""One model's place in the manager: holder of its tenure, or standby that watches for silence."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import CommitUncertain, ConnectionFailed, EkkoError, Fenced, TransactionAborted
+from ekko.streams.log import Cluster, Partition, Reader, read_all
+from ekko.streams.manager.history import barrier_in
+from ekko.streams.manager.settings import ManagerSettings
+from ekko.streams.manager.tenure import Tenure
+from ekko.streams.manager.verdicts import Probation
+
+_log = logging.getLogger(__name__)
+
+
+class ModelManager:
+    """Ticks one model: a barrier every epoch interval while it holds the tenure, else takes over after a silence.
+
+    A failure of this model never concerns another: it is logged, and tried again after `retry_s`.
+
+    Args:
+        cluster: the central one.
+        codec: knows the catalogue's writer schemas.
+        model: the declaration, with incarnation.
+        catalogue_end: reads the catalogue's end now.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        codec: Codec,
+        model: ModelDeclaration,
+        settings: ManagerSettings,
+        catalogue_end: Callable[[], int],
+    ) -> None:
+        self.model = model
+        self.tenure: Tenure | None = None
+        self.failure: Exception | None = None
+        self._cluster, self._codec, self._settings = cluster, codec, settings
+        self._catalogue_end = catalogue_end
+        self._probation = Probation(settings.healthy_after_s)
+        self._watch: Reader | None = None
+        self._active_s = 0.0
+        self._claimed = False
+        self._due_s = 0.0
+        self._retry_at_s = 0.0
+
+    def step(self, now_s: float, complete: Mapping[str, int]) -> bool:
+        """Do what is due; returns whether anything was written.
+
+        Args:
+            now_s: seconds since 1970.
+            complete: for every region of the catalogue, the last state complete there.
+        """
+        if now_s < self._retry_at_s:
+            return False
+        try:
+            wrote = self._lead(self.tenure, now_s, complete) if self.tenure is not None else self._stand_by(now_s)
+        except Fenced:
+            _log.warning("model %s: another manager took over; standing by", self.model.name)
+            self._step_down(now_s)
+        except CommitUncertain as error:
+            _log.warning("model %s: %s; taking over from what is committed", self.model.name, error)
+            self._drop_tenure()
+            self._claimed = True
+        except (ConnectionFailed, TransactionAborted, TimeoutError) as error:
+            self._pause(error, now_s)
+        except EkkoError as error:
+            # A fresh look at the log is worth more than this tenure: the next try takes it anew.
+            self._claimed = self._claimed or self.tenure is not None
+            self._drop_tenure()
+            self._pause(error, now_s)
+        else:
+            self.failure = None
+            return wrote
+        return False
+
+    def barrier_now(self) -> None:
+        """Make the next barrier due at the next step."""
+        self._due_s = 0.0
+
+    def close(self) -> None:
+        """Let go of tenure and reader."""
+        self._drop_tenure()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _lead(self, tenure: Tenure, now_s: float, complete: Mapping[str, int]) -> bool:
+        wrote = False
+        if now_s >= self._due_s:
+            state = tenure.write_barrier(self._catalogue_end(), now_s)
+            self._due_s = now_s + self._settings.epoch_interval_s
+            _log.info("model %s: state %d at offsets %s", self.model.name, state.epoch, list(state.offsets))
+            wrote = True
+        healthy = self._probation.passed(tenure.states.values(), complete, now_s)
+        if healthy:
+            tenure.write_states(healthy)
+            _log.info("model %s: states %s are healthy", self.model.name, [state.epoch for state in healthy])
+        return wrote or bool(healthy)
+
+    def _stand_by(self, now_s: float) -> bool:
+        if not self._claimed:
+            self._listen(now_s)
+            if now_s < self._active_s + self._settings.takeover_after_s:
+                return False
+        self.tenure = Tenure(self._cluster, self._codec, self.model, now_s)
+        self._due_s = self.tenure.barrier.written_us / 1e6 + self._settings.epoch_interval_s
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._claimed = False
+        _log.info("model %s: took over at epoch %d", self.model.name, self.tenure.barrier.epoch)
+        return True
+
+    def _listen(self, now_s: float) -> None:
+        """Note when the present holder last showed itself.
+
+        The first look trusts the clock of whoever wrote the last barrier; from then on only our own counts.
+        """
+        partition = Partition(topics.control(self.model.name), 0)
+        if self._watch is None:
+            position = self._cluster.bounds([partition])[partition].low
+            for record in read_all(self._cluster, partition.topic):
+                position = record.offset + 1
+                barrier = barrier_in(self._codec, self.model, record)
+                if barrier is not None:
+                    self._active_s = max(self._active_s, min(barrier.written_us / 1e6, now_s))
+            self._watch = self._cluster.reader()
+            self._watch.assign({partition: position})
+        if any(barrier_in(self._codec, self.model, record) for record in self._watch.poll(0.0)):
+            self._active_s = now_s
+
+    def _step_down(self, now_s: float) -> None:
+        self._drop_tenure()
+        self._claimed = False
+        self._active_s = now_s
+
+    def _drop_tenure(self) -> None:
+        if self.tenure is not None:
+            self.tenure.close()
+            self.tenure = None
+
+    def _pause(self, error: Exception, now_s: float) -> None:
+        if self.failure is None or str(self.failure) != str(error):
+            _log.error("model %s: %s", self.model.name, error)
+        self.failure = error
+        self._retry_at_s = now_s + self._settings.retry_s

@@ -1,0 +1,86 @@
+"""The exclusive right to write one model's barriers and states."""
+
+from collections.abc import Sequence
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import ModelState
+from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
+from ekko.streams.manager.barriers import Amendment, following
+from ekko.streams.manager.history import CONTROL_KEY, read_history, source_partitions, state_of
+from ekko.streams.manager.verdicts import after_barrier
+
+
+class Tenure:
+    """Whoever took it last has it: taking it fences every earlier holder at once, and reads back what they committed.
+
+    Attributes:
+        barrier: the last committed barrier, or the beginning.
+        states: published states by epoch.
+
+    Raises:
+        GapError, FormatTooNew, TimeoutError: see `read_history`; nothing was written.
+        ConnectionFailed: no broker answers.
+    """
+
+    def __init__(self, cluster: Cluster, codec: Codec, model: ModelDeclaration, now_s: float) -> None:
+        assert model.incarnation is not None
+        self.model = model
+        self._writer: TransactionalWriter = cluster.transactional_writer(
+            topics.manager_transactional_id(model.name, model.incarnation)
+        )
+        try:
+            history = read_history(cluster, codec, model)
+            self.barrier = history.barrier
+            self.states = history.states
+            self._waiting: list[ModelState] = history.unpublished
+            self._follow_barrier(now_s)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def write_barrier(self, catalogue_end: int, now_s: float, amend: Amendment | None = None) -> ModelState:
+        """Close the epoch in every shard in one transaction, then publish the state it opens.
+
+        Raises:
+            Fenced: somebody else holds the tenure now; nothing was written.
+            CommitUncertain: the barrier may or may not be there; take the tenure anew.
+            TransactionAborted: nothing was written.
+            StateUnavailable: `amend` names a state to which the model cannot return.
+        """
+        self._publish_waiting()
+        barrier = following(self.barrier, catalogue_end, int(now_s * 1e6), amend)
+        value = encode(barrier)
+        outputs = [Output(partition, value) for partition in source_partitions(self.model)]
+        outputs.append(Output(Partition(topics.control(self.model.name), 0), value, CONTROL_KEY))
+        offsets = self._writer.transact(outputs)
+        self.barrier = barrier
+        state = state_of(self.model, barrier, tuple(offsets[: self.model.shards]))
+        self._waiting.append(state)
+        self._follow_barrier(now_s)
+        return state
+
+    def write_states(self, changed: Sequence[ModelState]) -> None:
+        """Publish states with new verdicts; raises as `write_barrier`."""
+        self._waiting.extend(changed)
+        self._publish_waiting()
+
+    def close(self) -> None:
+        """Let go of the writer; the tenure stays with nobody until it is taken."""
+        self._writer.close()
+
+    def _follow_barrier(self, now_s: float) -> None:
+        known = self.states | {state.epoch: state for state in self._waiting}
+        self._waiting.extend(after_barrier(self.barrier, known.values(), int(now_s * 1e6)))
+        self._publish_waiting()
+
+    def _publish_waiting(self) -> None:
+        """Write what waits; what an aborted transaction leaves waits for the next call."""
+        if not self._waiting:
+            return
+        partition = Partition(topics.states(self.model.name), 0)
+        newest = {state.epoch: state for state in self._waiting}
+        self._writer.transact([Output(partition, encode(state), b"%d" % epoch) for epoch, state in newest.items()])
+        self.states.update(newest)
+        self._waiting.clear()

@@ -1,0 +1,93 @@
+"""A cluster (the twin, or the real broker) with one declared model, for the manager's tests."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
+from ekko.schemas.epochs import Barrier
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
+from ekko.streams.memory_broker import MemoryBroker
+from ekko.streams.memory_faults import Faults
+from ekko.streams.memory_log import MemoryCluster
+
+SHARDS = 3
+
+
+class World:
+    """What all processes of a test share."""
+
+    def __init__(self, connect: Callable[[], Cluster], name: str) -> None:
+        self.connect = connect
+        self.cluster = connect()
+        self.codec = Codec()
+        self.cluster.create_topics([TopicSpec(topics.CATALOGUE, 1)])
+        self.model = self.declare_model(name)
+
+    def declare_model(self, name: str) -> ModelDeclaration:
+        self.cluster.create_topics(
+            [TopicSpec(topics.deltas(name), SHARDS)]
+            + [TopicSpec(topic(name), 1) for topic in (topics.control, topics.states, topics.audit, topics.signals)]
+        )
+        self.write(
+            Partition(topics.CATALOGUE, 0), encode(ModelDeclaration(name, shards=SHARDS)), b"model:" + name.encode()
+        )
+        return self.catalogue().model(name)
+
+    def declare_region(self, name: str) -> RegionDeclaration:
+        self.cluster.create_topics([TopicSpec(topics.members(name), 1)])
+        self.write(Partition(topics.CATALOGUE, 0), encode(RegionDeclaration(name)), b"region:" + name.encode())
+        return self.catalogue().region(name)
+
+    def catalogue(self) -> Catalogue:
+        catalogue = Catalogue(self.cluster)
+        catalogue.refresh()
+        return catalogue
+
+    def write(self, partition: Partition, value: bytes | None, key: bytes | None = None) -> None:
+        writer = self.cluster.writer()
+        writer.send(Output(partition, value, key))
+        assert writer.flush(10) == 0
+        writer.close()
+
+    def barriers(self) -> list[list[Barrier]]:
+        """Barriers in every source partition, by shard."""
+        found: list[list[Barrier]] = [[] for _ in range(SHARDS)]
+        for record in read_all(self.cluster, topics.deltas(self.model.name)):
+            message = self.codec.decode(record.value) if record.value and record.value[:2] == b"EK" else None
+            if isinstance(message, Barrier):
+                found[record.partition.number].append(message)
+        return found
+
+    def epochs(self) -> list[list[int]]:
+        return [[barrier.epoch for barrier in shard] for shard in self.barriers()]
+
+
+@pytest.fixture
+def memory() -> World:
+    """In memory; a test plants faults by connecting another process to `world.broker`."""
+    broker = MemoryBroker(time.monotonic, decide=lambda: True)
+    return World(lambda: MemoryCluster(broker), "ctr")
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def world(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[World]:
+    """The same tests on the twin and on the real broker."""
+    if request.param == "memory":
+        yield request.getfixturevalue("memory")
+        return
+    bootstrap = request.getfixturevalue("broker").bootstrap
+    world = World(lambda: KafkaCluster(bootstrap), topic_prefix[:60])
+    yield world
+    world.cluster.close()
+
+
+def faulty(world: World, faults: Faults) -> MemoryCluster:
+    """Another process's connection to the same memory broker."""
+    assert isinstance(world.cluster, MemoryCluster)
+    return MemoryCluster(world.cluster.broker, faults)
