@@ -9,6 +9,7 @@ The model holds no rows: whoever calls it brings them, from a store, from a trai
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,3 +95,17 @@ class AdaGrad:
         self.squares.rows[slots] = squares
         deltas: NDArray[np.float32] = -self._rates * gradients / np.sqrt(squares + np.float32(1e-8))
         return deltas
+
+    def save(self, path: Path) -> None:
+        """Keep the accumulated squares in a file, replaced as a whole."""
+        partial = path.with_name(f"{path.name}.new")
+        with partial.open("wb") as file:
+            np.savez(file, keys=self.squares.keys, squares=self.squares.rows)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Take up what `save` kept; without a file everything starts anew."""
+        if path.exists():
+            with np.load(path, allow_pickle=False) as file:
+                self.squares.clear()
+                self.squares.admit(file["keys"], file["squares"])

@@ -120,13 +120,13 @@ def parse_movielens(users: str, items: str, ratings: str) -> Interactions:
     if not kept:
         raise DatasetUnavailable("MovieLens 100K holds no usable rating")
     times, user_index, item_index, labels = (np.array(column) for column in zip(*kept, strict=True))
-    keys, values = join_features(
-        encode_features(list(user_features.values())),
-        encode_features(list(item_features.values())),
-        user_index,
-        item_index,
+    users_encoded = encode_features(list(user_features.values()))
+    items_encoded = encode_features(list(item_features.values()))
+    keys, values = join_features(users_encoded, items_encoded, user_index, item_index)
+    user_columns = 1 + users_encoded[0].shape[1]
+    return Interactions(
+        "MovieLens 100K", NOTICE, times, labels.astype(np.float32), keys, values, user_columns, dict(dropped)
     )
-    return Interactions("MovieLens 100K", NOTICE, times, labels.astype(np.float32), keys, values, dict(dropped))
 
 
 def _records(text: str, columns: int, dropped: Counter[str]) -> Iterator[list[str]]:

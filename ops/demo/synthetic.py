@@ -43,16 +43,17 @@ def synthetic_interactions(seed: int, shape: SyntheticShape | None = None) -> In
     items = _choices(rng, shape, periods)
     odds = _odds(rng, shape, (occupations, genres), (periods, users, items))
     labels = rng.random(shape.interactions) < 1 / (1 + np.exp(-odds))
-    keys, values = join_features(
-        encode_features([_user_features(user, occupation) for user, occupation in enumerate(occupations.tolist())]),
-        encode_features([_item_features(item, pair) for item, pair in enumerate(genres.tolist())]),
-        users,
-        items,
-    )
-    timestamps = FIRST_SECOND + (times * SECONDS).astype(np.int64)
-    origin = f"synthetic stream with drift (seed {seed})"
+    users_encoded = encode_features([_user_features(*user) for user in enumerate(occupations.tolist())])
+    items_encoded = encode_features([_item_features(*item) for item in enumerate(genres.tolist())])
+    keys, values = join_features(users_encoded, items_encoded, users, items)
     return Interactions(
-        origin, "No real data: made up by a random generator.", timestamps, labels.astype(np.float32), keys, values
+        f"synthetic stream with drift (seed {seed})",
+        "No real data: made up by a random generator.",
+        FIRST_SECOND + (times * SECONDS).astype(np.int64),
+        labels.astype(np.float32),
+        keys,
+        values,
+        1 + users_encoded[0].shape[1],
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ekko.ops.demo.dataset import default_cache, load_interactions
+from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
 
 SMALL = SyntheticShape(interactions=2_000, users=50, items=80, periods=8)
@@ -50,3 +51,13 @@ def test_vocabulary_is_every_key_once():
     vocabulary = stream.vocabulary()
     assert (np.diff(vocabulary) > 0).all()
     assert np.isin(stream.keys, vocabulary).all()
+
+
+def test_a_saved_stream_is_read_back_as_it_was(tmp_path: Path):
+    stream = synthetic_interactions(3, SMALL)
+    stream.save(tmp_path / "stream.npz")
+    read = Interactions.load(tmp_path / "stream.npz")
+    assert (read.origin, read.notice, read.user_columns, read.dropped) == (stream.origin, stream.notice, 3, {})
+    for column in ("timestamps", "labels", "keys", "values"):
+        assert np.array_equal(getattr(read, column), getattr(stream, column))
+        assert getattr(read, column).dtype == getattr(stream, column).dtype

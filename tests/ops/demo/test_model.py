@@ -1,5 +1,7 @@
 """The factorisation machine: right gradients, steps that descend, and a gain from freshness."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,16 @@ def test_adagrad_keeps_each_keys_history_when_new_keys_come_between():
     two.step(np.uint64([7]), gradient)
     two.step(np.uint64([1, 9]), np.float32([[5], [5]]))
     assert two.step(np.uint64([7]), gradient) == expected
+
+
+def test_adagrad_goes_on_from_a_file(tmp_path: Path):
+    one, two, keys = AdaGrad(2, 0.1, 0.1), AdaGrad(2, 0.1, 0.1), np.uint64([4, 8])
+    gradients = np.float32([[1, 2], [3, 4]])
+    one.step(keys, gradients)
+    one.save(tmp_path / "optimizer.npz")
+    two.load(tmp_path / "optimizer.npz")
+    assert np.array_equal(two.step(keys, gradients), one.step(keys, gradients))
+    AdaGrad(2, 0.1, 0.1).load(tmp_path / "none.npz")
 
 
 def test_learning_beats_frozen_rows_on_the_stream():

@@ -1,0 +1,65 @@
+"""What a run of the demo consists of; written to its folder, so that every process of it reads the same."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.streams.declaring_plan import Declarations
+
+FILE = "demo.json"
+STREAM_FILE = "interactions.npz"
+TABLE = "embedding"
+FACTORS = 15
+TRAINER = "demo-trainer"
+
+
+class DemoPlan(BaseModel):
+    """One run.
+
+    Attributes:
+        folder: where everything of the run lies.
+        bootstrap: the broker.
+        model: name of the model.
+        stores: region -> host:port of its store.
+        rate: interactions replayed a second.
+        batch: interactions a training step.
+        refresh_s: seconds between refreshes of the stale copy that live rows are compared with.
+        until: end of the training, seconds since 1970; 0 before the trainer starts.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    bootstrap: str
+    model: str
+    stores: dict[str, str]
+    rate: float
+    batch: int = 20
+    refresh_s: float = 20.0
+    until: float = 0.0
+
+    def write(self) -> None:
+        """Write it to its folder."""
+        replace_text(self.folder / FILE, self.model_dump_json(indent=2))
+
+    @staticmethod
+    def read(folder: Path) -> "DemoPlan":
+        """The plan of the run in ``folder``."""
+        return DemoPlan.model_validate_json((folder / FILE).read_text())
+
+    def declaration(self) -> ModelDeclaration:
+        """The model: one table whose rows are a linear weight and the factors of a feature."""
+        table = TableDeclaration(TABLE, 1 + FACTORS, initializer="uniform", scale=0.05, seed=7)
+        return ModelDeclaration(self.model, shards=4, tables=(table,))
+
+    def declarations(self) -> Declarations:
+        """Everything the catalogue must hold."""
+        return Declarations(tuple(RegionDeclaration(region) for region in self.stores), (self.declaration(),))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that readers see the old text or the new, never a part."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(text)
+    partial.replace(path)
