@@ -7,10 +7,15 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from ekko.ops.broker import Broker
+from ekko.schemas import topics
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.declaring import delete_model, delete_region
+from ekko.streams.kafka import KafkaCluster
 
 _number = itertools.count()
 
@@ -20,6 +25,31 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for the whole test session; tests keep apart by `topic_prefix`."""
     with Broker(tmp_path_factory.mktemp("broker")) as running:
         yield running
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> Iterator[KafkaCluster]:
+    """The session's broker; models and regions that the test declared are deleted after it.
+
+    Every model is served in every region, so what tests leave behind would multiply.
+    """
+    with closing(KafkaCluster(broker.bootstrap)) as cluster:
+        before = _declared(cluster)
+        yield cluster
+        models, regions = _declared(cluster)
+        for model in models - before[0]:
+            delete_model(cluster, model, KafkaCluster)
+        for region in regions - before[1]:
+            delete_region(cluster, region, KafkaCluster)
+
+
+def _declared(cluster: KafkaCluster) -> tuple[set[str], set[str]]:
+    """Names of the models and of the regions in the catalogue."""
+    if topics.CATALOGUE not in cluster.topics():
+        return set(), set()
+    with closing(Catalogue(cluster)) as catalogue:
+        catalogue.refresh()
+        return set(catalogue.models), set(catalogue.regions)
 
 
 @pytest.fixture

@@ -167,7 +167,8 @@ class KafkaCluster:
 
     def create_topics(self, specs: Iterable[TopicSpec]) -> None:
         """See `Cluster.create_topics`."""
-        missing = {spec.name: spec for spec in specs if spec.name not in self.topics()}
+        existing = self.topics()
+        missing = {spec.name: spec for spec in specs if spec.name not in existing}
         if not missing:
             return
         new = [NewTopic(spec.name, spec.partitions, config=dict(spec.settings)) for spec in missing.values()]
@@ -177,11 +178,11 @@ class KafkaCluster:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise self._errors.connection_failed(f"creating topic {name}", error.args[0]) from error
-        self._wait(lambda: all(self._usable(spec) for spec in missing.values()), f"creating {', '.join(missing)}")
+        self._wait(lambda: self._usable(missing.values()), f"creating {', '.join(missing)}")
 
-    def _usable(self, spec: TopicSpec) -> bool:
+    def _usable(self, specs: Iterable[TopicSpec]) -> bool:
         try:
-            self.bounds(Partition(spec.name, number) for number in range(spec.partitions))
+            self.bounds(Partition(spec.name, number) for spec in specs for number in range(spec.partitions))
         except (TopicMissing, ConnectionFailed):  # a leader is elected within about 100 ms of the creation
             return False
         return True

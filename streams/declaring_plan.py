@@ -1,0 +1,94 @@
+"""What a set of declarations would change in the catalogue, or why it may not: pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ekko.schemas.codec import own_schemas
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, SchemaDeclaration, TableDeclaration
+from ekko.schemas.errors import CatalogueConflict
+from ekko.streams.catalogue import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """What a declaration file says. What it does not name stays as it is."""
+
+    regions: tuple[RegionDeclaration, ...] = ()
+    models: tuple[ModelDeclaration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record to be written, and what it does in words."""
+
+    key: str
+    declaration: ModelDeclaration | RegionDeclaration | SchemaDeclaration
+    text: str
+
+
+def plan(catalogue: Catalogue, wanted: Declarations) -> list[Change]:
+    """The records that make `catalogue` say what is `wanted`, writer schemas first; empty when it says so already.
+
+    Raises:
+        CatalogueConflict: something that cannot change would change; nothing else is looked at then.
+    """
+    changes = [
+        Change(f"schema:{schema.kind}:{schema.fingerprint:016x}", schema, f"schema {schema.fingerprint:016x} added")
+        for schema in own_schemas()
+        if not catalogue.has_schema(schema)
+    ]
+    for region in wanted.regions:
+        changes += _region_changes(catalogue.regions.get(region.name), region)
+    for model in wanted.models:
+        changes += _model_changes(catalogue.models.get(model.name), model)
+    return changes
+
+
+def _region_changes(live: RegionDeclaration | None, wanted: RegionDeclaration) -> Iterable[Change]:
+    key = f"region:{wanted.name}"
+    if live is None:
+        yield Change(key, wanted, f"region {wanted.name} created")
+    elif live.bootstrap != wanted.bootstrap:
+        text = f"region {wanted.name}: bootstrap {live.bootstrap!r} is now {wanted.bootstrap!r}"
+        yield Change(key, replace(live, bootstrap=wanted.bootstrap), text)
+
+
+def _model_changes(live: ModelDeclaration | None, wanted: ModelDeclaration) -> Iterable[Change]:
+    key = f"model:{wanted.name}"
+    if live is None:
+        yield Change(key, wanted, f"model {wanted.name} created with {_tables(wanted.tables)}")
+        return
+    for field in ("shards", "shard_groups"):
+        if getattr(live, field) != getattr(wanted, field):
+            what = f"model {wanted.name}: {field}"
+            raise _conflict(what, getattr(live, field), getattr(wanted, field), "model", live)
+    known = {table.name: table for table in live.tables}
+    for table in wanted.tables:
+        if table.name in known:
+            _refuse_changed_table(live, known[table.name], table)
+    added = tuple(table for table in wanted.tables if table.name not in known)
+    texts = [f"model {wanted.name}: added {_tables(added)}"] if added else []
+    if live.max_rows_a_block != wanted.max_rows_a_block:
+        texts.append(f"model {wanted.name}: max_rows_a_block {live.max_rows_a_block} is now {wanted.max_rows_a_block}")
+    if texts:
+        after = replace(live, tables=live.tables + added, max_rows_a_block=wanted.max_rows_a_block)
+        yield Change(key, after, "; ".join(texts))
+
+
+def _tables(tables: tuple[TableDeclaration, ...]) -> str:
+    return "table " + ", ".join(f"{table.name} (dim {table.dim})" for table in tables) if tables else "no tables"
+
+
+def _refuse_changed_table(model: ModelDeclaration, live: TableDeclaration, wanted: TableDeclaration) -> None:
+    for field in ("dim", "fraction_bits", "initializer", "scale", "seed"):
+        if getattr(live, field) != getattr(wanted, field):
+            what = f"model {model.name}, table {wanted.name}: {field}"
+            raise _conflict(what, getattr(live, field), getattr(wanted, field), "table", model)
+
+
+def _conflict(what: str, live: object, wanted: object, kind: str, model: ModelDeclaration) -> CatalogueConflict:
+    return CatalogueConflict(
+        f"{what} is {live} and cannot become {wanted}; nothing was changed",
+        hint=f"declare a {kind} of another name, or `ekko model delete {model.name}` and apply again "
+        "(its parameters start anew)",
+    )
