@@ -55,7 +55,7 @@ def install() -> None:
     """Install the locked requirements, then this tree without looking at a registry again."""
     pip = [str(executable("python")), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
     run(
-        [*pip, "--require-hashes", "--only-binary", ":all:", "-r", "requirements/dev.txt"],
+        [*pip, "--require-hashes", "--prefer-binary", "-r", "requirements/dev.txt"],
         "Python's package registry could not be reached, or lacks a wheel for this platform. Behind a mirror set "
         "PIP_INDEX_URL, behind a proxy HTTPS_PROXY, then run `make setup` again.",
     )
