@@ -28,6 +28,9 @@ class Faults:
     def interrupt(self, moment: str) -> None:
         """Called at moments where a process may be killed; raises to kill it. `moment` tells where."""
 
+    def waited(self, seconds: float) -> None:
+        """Called when a process would have waited in vain: whoever keeps its clock may move it."""
+
     def transaction(self) -> Fate:
         """Fate of the transaction about to be committed."""
         return Fate.DONE

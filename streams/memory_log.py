@@ -46,12 +46,17 @@ class MemoryReader:
         """See `log.Reader.poll`; instead of waiting, it remembers that it would have waited."""
         self._faults.interrupt("poll")
         if not self._faults.reachable():
+            self._faults.waited(timeout_s)
             return []
         records: list[Record] = []
         for partition in list(self._positions):
             if partition not in self._paused and len(records) < limit:
                 records.extend(self._fetch(partition, limit - len(records)))
-        self._waited_s = 0.0 if records else self._waited_s + timeout_s
+        if records:
+            self._waited_s = 0.0
+        else:
+            self._waited_s += timeout_s
+            self._faults.waited(timeout_s)
         return records
 
     def _fetch(self, partition: Partition, limit: int) -> list[Record]:

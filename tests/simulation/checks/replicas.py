@@ -1,0 +1,96 @@
+"""Laws 1, 5 and 6: rows are those of a store that never saw a voided delta, now and as of every state; equal bits."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ekko.schemas.hashing import UInt64s, shard_of
+from ekko.schemas.quantize import Int32s
+from tests.simulation.replica import Replica
+from tests.simulation.truth import Truth
+
+
+def check_rows(truth: Truth, replica: Replica) -> None:
+    """Every owned row equals the truth, absent ones are absent, and there are no others."""
+    for table, keys, expected in _owned(truth, replica, before=None):
+        rows, found = replica.store.lookup(table, keys)
+        _same(keys, rows, expected, f"{replica.name}, table {table}")
+        assert (found == expected.any(axis=1)).all(), f"{replica.name}, table {table}: wrong rows count as absent"
+        count = replica.store.row_count(table)
+        assert count == found.sum(), f"{replica.name}, table {table}: {count} rows, expected {found.sum()}"
+
+
+def check_as_of(truth: Truth, replica: Replica) -> None:
+    """Rows as of every state that can be named equal the truth at that state."""
+    for state in range(replica.store.bound, truth.epoch + 1):
+        if any(state in run for run in truth.withdrawn):
+            continue
+        for table, keys, expected in _owned(truth, replica, before=state):
+            rows, _ = replica.store.lookup(table, keys, as_of=state)
+            _same(keys, rows, expected, f"{replica.name}, table {table} as of state {state}")
+
+
+def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
+    """In mid-flight: rows as of the state at which a replica says to be complete are what had arrived by then.
+
+    `truth` is read with the voids that the replica knows. Shards are left out into which a retraction came since that
+    belongs to an epoch before: a replica may have it or not.
+    """
+    state = replica.store.state
+    complete = state.complete
+    if complete < replica.store.bound:
+        return
+    unsure = {
+        entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete
+    }
+    for table, keys, expected in _owned(truth, replica, before=complete):
+        sure = ~np.isin(shard_of(keys, truth.model.shards), list(unsure))
+        rows, _ = replica.store.lookup(table, keys[sure], as_of=complete)
+        _same(keys[sure], rows, expected[sure], f"{replica.name}, table {table}, complete at {complete}")
+
+
+def check_equal_vectors_equal_bits(replicas: Iterable[Replica]) -> None:
+    """Replicas of a region that own the same shards and stand at equal vectors have equal checksums."""
+    seen: dict[object, Replica] = {}
+    for replica in replicas:
+        state = replica.store.state
+        place = (
+            replica.region,
+            state.voids,
+            tuple((shard, at.express.offset, at.bulk.offset) for shard, at in sorted(state.shards.items())),
+        )
+        other = seen.setdefault(place, replica)
+        if other is not replica:
+            mine, theirs = (each.checksums(as_of=None) for each in (replica, other))
+            assert mine == theirs, f"{replica.name} and {other.name} have equal vectors {place} and differ"
+
+
+def check_regions_equal(replicas: list[Replica]) -> None:
+    """As of the last state complete at both, replicas of different regions that own the same shards are equal."""
+    for one in replicas:
+        for other in replicas:
+            if one.region < other.region and one.shards == other.shards:
+                state = min(one.store.state.complete, other.store.state.complete)
+                mine, theirs = (each.checksums(as_of=state) for each in (one, other))
+                assert mine == theirs, f"{one.name} and {other.name} differ as of state {state}"
+
+
+def _owned(truth: Truth, replica: Replica, *, before: int | None) -> Iterator[tuple[str, UInt64s, Int32s]]:
+    """Keys of the replica's shards with the rows that they must have, by table."""
+    for table in truth.model.tables:
+        keys = truth.keys[table.name]
+        mine = np.isin(shard_of(keys, truth.model.shards), replica.shards)
+        if table.name in replica.tables:
+            yield table.name, keys[mine], truth.rows(table.name, before=before)[mine]
+        else:
+            assert not mine.any(), f"{replica.name} does not know table {table.name}, of which it owns rows"
+
+
+def _same(keys: UInt64s, rows: Int32s, expected: Int32s, what: str) -> None:
+    wrong = np.flatnonzero((rows != expected).any(axis=1))
+    if len(wrong):
+        first = wrong[0]
+        raise AssertionError(
+            f"{what}: {len(wrong)} of {len(keys)} rows are wrong; the first: key {keys[first]} is {rows[first].tolist()}, "
+            f"expected {expected[first].tolist()}"
+        )

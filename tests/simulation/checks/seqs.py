@@ -1,0 +1,30 @@
+"""Law 1: a shard's lane records carry the seqs 1, 2, 3 ... over both lanes, each once, in each lane rising."""
+
+from ekko.schemas.blocks import Lane
+from tests.simulation.lanes import RegionLog
+
+
+def check_seqs_contiguous(log: RegionLog) -> None:
+    """Every seq once, every `previous` right, both lanes in rising order, and nothing that ever goes back."""
+    for shard, sent in enumerate(log.shards):
+        where = f"region {log.region}, shard {shard}"
+        seqs = [entry.block.seq for entry in sent]
+        assert seqs == list(range(1, len(seqs) + 1)), f"{where}: seqs are {seqs}"
+        for lane in Lane:
+            mine = [entry for entry in sent if entry.lane is lane]
+            offsets = [entry.offset for entry in mine]
+            assert offsets == sorted(offsets), f"{where}: {lane} carries its seqs out of order"
+            previous = [0, *(entry.block.seq for entry in mine)]
+            assert [entry.block.previous for entry in mine] == previous[:-1], f"{where}: {lane} has a wrong `previous`"
+        for before, after in zip(sent, sent[1:], strict=False):
+            assert before.block.settled <= after.block.settled, f"{where}: settled goes back at seq {after.block.seq}"
+            assert before.block.upto <= after.block.upto, f"{where}: upto goes back at seq {after.block.seq}"
+
+
+def check_barriers_forwarded(log: RegionLog, last_epoch: int) -> None:
+    """Every barrier is in the express lane exactly once, in order, on idle shards too."""
+    for shard, sent in enumerate(log.shards):
+        markers = [entry for entry in sent if entry.block.barrier is not None]
+        assert all(entry.lane is Lane.EXPRESS for entry in markers)
+        epochs = [entry.block.barrier.epoch for entry in markers if entry.block.barrier is not None]
+        assert epochs == list(range(1, last_epoch + 1)), f"region {log.region}, shard {shard}: markers are {epochs}"

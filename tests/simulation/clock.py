@@ -1,0 +1,38 @@
+"""Virtual time: nothing in a simulation sleeps or looks at the machine's clock."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+START_S = 1_700_000_000.0
+
+
+class Clock:
+    """Seconds since 1970 as all simulated machines see them.
+
+    Attributes:
+        now_s: the world's time; only the schedule moves it.
+        waited_s: what processes have waited in vain; moves only the monotonic clock by which they give up.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = START_S
+        self.waited_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the time now."""
+        return self.now_s
+
+    def monotonic(self) -> float:
+        """Return what `time.monotonic` returns inside the simulation."""
+        return self.now_s + self.waited_s
+
+    def wait(self, seconds: float) -> None:
+        """Let a process have waited; a wait of no length still takes a moment, so that loops without one end too."""
+        self.waited_s += max(seconds, 0.001)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Make `time.time` and `time.monotonic` virtual."""
+        with patch("time.time", self), patch("time.monotonic", self.monotonic):
+            yield
