@@ -22,6 +22,7 @@ class DemoPlan(BaseModel):
         bootstrap: the broker.
         model: name of the model.
         stores: region -> host:port of its store.
+        monitor_port: where the monitor serves its pages.
         rate: interactions replayed a second.
         batch: interactions a training step.
         refresh_s: seconds between refreshes of the stale copy that live rows are compared with.
@@ -34,6 +35,7 @@ class DemoPlan(BaseModel):
     bootstrap: str
     model: str
     stores: dict[str, str]
+    monitor_port: int
     rate: float
     batch: int = 20
     refresh_s: float = 20.0

@@ -1,7 +1,6 @@
 """The serving loop, a process of its own: ranks items for the users of the replay with rows of every region."""
 
 import logging
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from ekko.ops.demo.status import (
     read_status,
     write_status,
 )
+from ekko.ops.process import stop_on_signals
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
 
@@ -110,9 +110,7 @@ def serve(plan: DemoPlan, interactions: Interactions, clients: dict[str, StoreCl
 
 def main() -> None:
     """Serve as the plan in the folder named by the first argument says, until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on_signals()
     plan = DemoPlan.read(Path(sys.argv[1]))
     clients = {
         region: StoreClient(region, plan.model, stores=[address], timeout_s=LOOKUP_TIMEOUT_S)

@@ -1,7 +1,6 @@
 """The online trainer, a process of its own: scores each interaction with rows from every region, learns, publishes."""
 
 import logging
-import signal
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from ekko.ops.demo.plan import FACTORS, STREAM_FILE, TABLE, TRAINER, DemoPlan
 from ekko.ops.demo.replay import Replay
 from ekko.ops.demo.status import TRAINER_FILE, RegionQuality, TrainerStatus, write_status
 from ekko.ops.demo.validation import Lookup, RegionValidation
+from ekko.ops.process import stop_on_signals
 from ekko.schemas.errors import EkkoError, NotReady, RolledBack
 from ekko.storage.client import StoreClient
 from ekko.streams.kafka import KafkaCluster
@@ -138,9 +138,7 @@ def publish(publisher: Publisher, step: Step, position: int) -> None:
 
 def main() -> None:
     """Train as the plan in the folder named by the first argument says, until SIGTERM at the latest."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on_signals()
     plan = DemoPlan.read(Path(sys.argv[1]))
     interactions = Interactions.load(plan.folder / STREAM_FILE)
     clients = {

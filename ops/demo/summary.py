@@ -1,0 +1,113 @@
+"""The result of a run: what the last line of output says."""
+
+from pydantic import BaseModel
+
+from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
+from ekko.ops.demo.verify import Verification
+from ekko.storage.served import UpdateLatency
+
+
+class RegionSummary(BaseModel):
+    """One region: how old its rows were, how good its predictions, how fast its reads."""
+
+    update_latency: UpdateLatency
+    quality: RegionQuality
+    serving: ServingStatus
+    rejected: int
+
+
+class DemoSummary(BaseModel):
+    """One run.
+
+    Latencies are of the slower region, in milliseconds, publish call to readable, every block of both lanes since the
+    region's store last started. AUCs are means over the regions; ``after_first_refresh`` leaves out the time before the
+    stale copy was first refreshed, when it held an untrained model.
+    """
+
+    bit_identical: bool
+    rows_published: int
+    update_latency_ms_p50: float | None
+    update_latency_ms_p99: float | None
+    auc_live: float | None
+    auc_stale: float | None
+    after_first_refresh: Comparison
+    interactions: int
+    interactions_a_second: float
+    behind_s: float
+    dataset: str
+    seconds: float
+    stale_refresh_s: float
+    blocks_published: int
+    keys: int
+    last_state: int
+    middle_state: int | None
+    restarts: dict[str, int]
+    problems: list[str]
+    regions: dict[str, RegionSummary]
+
+
+def _slowest(latencies: list[float | None]) -> float | None:
+    measured = [latency for latency in latencies if latency is not None]
+    return max(measured) if len(measured) == len(latencies) else None
+
+
+def mean_comparison(comparisons: list[Comparison]) -> Comparison:
+    """Means over regions; None where a region has no value."""
+
+    def mean(name: str) -> float | None:
+        values = [getattr(comparison, name) for comparison in comparisons]
+        return None if not values or None in values else sum(values) / len(values)
+
+    return Comparison(
+        interactions=min((comparison.interactions for comparison in comparisons), default=0),
+        auc_live=mean("auc_live"),
+        auc_stale=mean("auc_stale"),
+        log_loss_live=mean("log_loss_live"),
+        log_loss_stale=mean("log_loss_stale"),
+    )
+
+
+def summarise(
+    verification: Verification,
+    trainer: TrainerStatus,
+    server: ServerStatus,
+    latencies: dict[str, UpdateLatency],
+    *,
+    dataset: str,
+    seconds: float,
+    stale_refresh_s: float,
+    restarts: dict[str, int],
+) -> DemoSummary:
+    """Put together what was measured and checked."""
+    regions = {
+        region: RegionSummary(
+            update_latency=latency,
+            quality=trainer.regions[region],
+            serving=server.regions.get(region, ServingStatus()),
+            rejected=verification.rejected[region],
+        )
+        for region, latency in latencies.items()
+    }
+    run = mean_comparison([region.quality.run for region in regions.values()])
+    return DemoSummary(
+        bit_identical=verification.bit_identical,
+        rows_published=verification.published.rows,
+        update_latency_ms_p50=_slowest([latency.all.p50 for latency in latencies.values()]),
+        update_latency_ms_p99=_slowest([latency.all.p99 for latency in latencies.values()]),
+        auc_live=run.auc_live,
+        auc_stale=run.auc_stale,
+        after_first_refresh=mean_comparison([region.quality.after_first_refresh for region in regions.values()]),
+        interactions=trainer.interactions,
+        interactions_a_second=trainer.interactions / seconds,
+        behind_s=trainer.behind_s,
+        dataset=dataset,
+        seconds=seconds,
+        stale_refresh_s=stale_refresh_s,
+        blocks_published=verification.published.blocks,
+        keys=verification.keys,
+        last_state=verification.last_state,
+        middle_state=verification.middle_state,
+        restarts={name: count for name, count in restarts.items() if count},
+        problems=verification.problems,
+        regions=regions,
+    )
