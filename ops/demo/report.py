@@ -9,7 +9,7 @@ def conclusion(summary: DemoSummary) -> str:
     median, tail = _number(summary.update_latency_ms_p50), _number(summary.update_latency_ms_p99)
     lines = [
         f"{summary.interactions:,} interactions, {summary.rows_published:,} row updates of {summary.keys:,} rows",
-        f"AUC {_number(summary.auc_live)} with live rows, {_number(summary.auc_stale)} with rows refreshed every {every}",
+        f"AUC {_number(summary.auc_live)} with live rows, {_number(summary.auc_stale)} with rows of every {every}",
         f"publish to readable in the slower region: p50 {median} ms, p99 {tail} ms",
     ]
     if summary.restarts:
