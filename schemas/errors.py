@@ -59,6 +59,10 @@ class PublishUncertain(EkkoError):
     """A delivery of unknown fate: the deltas may be in the log or not; they are never sent again as another record."""
 
 
+class Purged(EkkoError):
+    """A record that its writer dropped before it was sent: it is not in the log."""
+
+
 class QueueFull(EkkoError):
     """The bounded publish queue stayed full for the whole time-out: explicit back-pressure, nothing was enqueued."""
 
@@ -93,3 +97,7 @@ class MemoryExhausted(EkkoError):
 
 class TransactionAborted(EkkoError):
     """A transaction was aborted and nothing of it is in the log; the writer may try again."""
+
+
+class StoreUnwritable(EkkoError):
+    """The store's folder cannot be written (full, read-only or failing disk): nothing durable changed, memory is intact."""

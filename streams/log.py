@@ -107,6 +107,9 @@ class Writer(Protocol):
     def flush(self, timeout_s: float) -> int:
         """Wait until everything is delivered; returns how many records are still in flight."""
 
+    def purge(self) -> None:
+        """Drop what is enqueued and not sent yet: its fate, `Purged`, comes to `delivered` like every other."""
+
     def close(self) -> None:
         """Flush what can be flushed within a second and release the connection."""
 
@@ -133,8 +136,10 @@ class Cluster(Protocol):
     def reader(self) -> Reader:
         """A new reader without assignment."""
 
-    def writer(self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024) -> Writer:
-        """A new idempotent writer."""
+    def writer(
+        self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024, batch_bytes: int = 1_000_000
+    ) -> Writer:
+        """A new idempotent writer; a topic counts batches, so `batch_bytes` must be below its max.message.bytes."""
 
     def transactional_writer(self, transactional_id: str) -> TransactionalWriter:
         """A new transactional writer; on return every older one of this identity is fenced, its transaction ended."""

@@ -13,6 +13,7 @@ from ekko.schemas.errors import (
     Fenced,
     GapError,
     PublishUncertain,
+    Purged,
     QueueFull,
     TransactionAborted,
 )
@@ -124,6 +125,13 @@ class MemoryWriter:
         self._drain()
         return len(self._queue)
 
+    def purge(self) -> None:
+        """See `log.Writer.purge`."""
+        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
+        for _, output, delivered in queue:
+            if delivered is not None:
+                delivered(None, Purged(f"{output.partition}: dropped before it was sent"))
+
     def close(self) -> None:
         """See `log.Writer.close`."""
         self._drain()
@@ -225,9 +233,11 @@ class MemoryCluster:
         """See `log.Cluster.reader`."""
         return MemoryReader(self.broker, self._faults)
 
-    def writer(self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024) -> MemoryWriter:
+    def writer(
+        self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024, batch_bytes: int = 1_000_000
+    ) -> MemoryWriter:
         """See `log.Cluster.writer`; how long records linger is up to the faults."""
-        del linger_ms
+        del linger_ms, batch_bytes
         return MemoryWriter(self.broker, self._faults, queue_bytes)
 
     def transactional_writer(self, transactional_id: str) -> MemoryTransactionalWriter:

@@ -94,11 +94,14 @@ class KafkaCluster:
         settings, errors = self._client()
         return KafkaReader(settings, errors, lambda partition: self.bounds([partition])[partition])
 
-    def writer(self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024) -> KafkaWriter:
+    def writer(
+        self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024, batch_bytes: int = 1_000_000
+    ) -> KafkaWriter:
         """See `Cluster.writer`."""
         extra = {
             "linger.ms": linger_ms,
             "queue.buffering.max.kbytes": max(1, queue_bytes // 1024),
+            "batch.size": min(batch_bytes, 1_000_000),
             "delivery.timeout.ms": 60_000,
         }
         return KafkaWriter(*self._producer_settings(extra))

@@ -5,8 +5,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ekko.schemas.errors import EkkoError, PublishUncertain, QueueFull
-from ekko.streams.kafka.trouble import FOR_GOOD, MISSING, REFUSED, ClientErrors, too_large, topic_missing
+from ekko.schemas.errors import EkkoError, PublishUncertain, Purged, QueueFull
+from ekko.streams.kafka.trouble import FOR_GOOD, MISSING, PURGED, REFUSED, ClientErrors, too_large, topic_missing
 from ekko.streams.log import Delivered, Output
 
 _log = logging.getLogger("ekko.kafka")
@@ -44,6 +44,10 @@ class KafkaWriter:
             raise self._fate(error.args[0], output) from error
 
     def _fate(self, error: KafkaError, output: Output) -> EkkoError:
+        if error.code() == PURGED:
+            return Purged(
+                f"a record for {output.partition.topic}[{output.partition.number}] was dropped before it was sent"
+            )
         if error.code() in REFUSED:
             return too_large(output, error)
         if error.code() in MISSING:
@@ -62,6 +66,10 @@ class KafkaWriter:
     def flush(self, timeout_s: float) -> int:
         """See `Writer.flush`."""
         return int(self._producer.flush(timeout_s))
+
+    def purge(self) -> None:
+        """See `Writer.purge`."""
+        self._producer.purge(in_queue=True, in_flight=False)
 
     def close(self) -> None:
         """See `Writer.close`."""

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from ekko.schemas.errors import EkkoError, Fenced, GapError, QueueFull, TopicMissing, TransactionAborted
+from ekko.schemas.errors import EkkoError, Fenced, GapError, Purged, QueueFull, TopicMissing, TransactionAborted
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import (
     Cluster,
@@ -317,6 +317,25 @@ def test_a_full_queue_refuses_and_nothing_is_dropped(cluster: Cluster, topic: st
     assert len(read_all(cluster, topic)) == sent
     writer.send(Output(Partition(topic, 0), b"room again"))
     assert writer.flush(10.0) == 0
+    writer.close()
+
+
+def test_what_is_purged_is_known_not_to_be_in_the_log(cluster: Cluster, topic: str) -> None:
+    fates: dict[bytes, Exception | None] = {}
+
+    def send(writer: Writer, value: bytes) -> None:
+        writer.send(Output(Partition(topic, 0), value), lambda _, error: fates.update({value: error}))
+
+    writer = cluster.writer(linger_ms=20_000)
+    send(writer, b"first")
+    send(writer, b"second")
+    writer.purge()
+    assert writer.flush(10.0) == 0
+    assert [type(error) for error in fates.values()] == [Purged, Purged]
+    send(writer, b"third")
+    assert writer.flush(10.0) == 0
+    assert fates[b"third"] is None
+    assert values(read_all(cluster, topic)) == [b"third"]
     writer.close()
 
 
