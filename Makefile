@@ -4,7 +4,7 @@ ARGS ?=
 SEEDS ?= 200
 BIN := .venv/bin
 STAMP := .venv/.stamp
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-python-downloads --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml
 
 .DEFAULT_GOAL := help

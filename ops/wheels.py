@@ -18,7 +18,9 @@ AT_ONCE = 6
 
 def complaint(platform: str, python: str) -> str:
     """Return what uv says against the lock on a platform; empty when everything has a wheel."""
-    options = ["--no-deps", "--only-binary", ":all:", "--python-platform", platform, "--python-version", python, "-q"]
+    # uv would otherwise go and fetch an interpreter of the version that it only has to reason about.
+    options = ["--no-deps", "--only-binary", ":all:", "-q", "--python", sys.executable, "--no-python-downloads"]
+    options += ["--python-platform", platform, "--python-version", python]
     result = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", *options, str(LOCK)], check=False, capture_output=True, text=True
     )
