@@ -1,5 +1,7 @@
 """`ekko demo`: a recommender that trains online while two regions serve its parameters."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,8 @@ def demo(
     from ekko.ops.demo.run import run
     from ekko.ops.demo.view import Lines, LiveTable
 
+    # SIGTERM ends the demo as an exception does: its processes are stopped in good order.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(highlight=False, soft_wrap=True)
     prepare(lambda text: console.print(f"  {text}"))
     interactions = load_interactions(default_cache())

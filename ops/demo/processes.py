@@ -23,7 +23,7 @@ def data_plane(plan: DemoPlan) -> list[ChildSpec]:
     central = ("--bootstrap", plan.bootstrap)
     specs = [
         _ekko("manager", "manager", *central, "--epoch-interval", str(EPOCH_INTERVAL_S), "--healthy-after", "10"),
-        _ekko("monitor", "monitor", *central, "--data", str(plan.folder / "monitor"), "--port", str(plan.monitor_port)),
+        _ekko("monitor", "monitor", *central, "--port", str(plan.monitor_port)),
     ]
     for region, address in plan.stores.items():
         host, _, port = address.rpartition(":")

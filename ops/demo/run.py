@@ -1,5 +1,6 @@
 """A run of the demo from an empty folder to the summary."""
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ def run(folder: Path, interactions: Interactions, seconds: float, tell: Tell, wa
     plan.write()
     interactions.save(plan.folder / STREAM_FILE)
     with Supervisor(plan.folder) as supervisor:
+        _log_to(plan.folder / "logs" / "demo.log")
         model = _set_up(plan, supervisor, tell)
         plan = plan.model_copy(update={"until": time.time() + seconds})
         plan.write()
@@ -87,6 +89,11 @@ def run(folder: Path, interactions: Interactions, seconds: float, tell: Tell, wa
         _train(plan, supervisor, seconds, watch)
         tell("training is over: waiting for the last barrier, then comparing both regions with the source log")
         return _conclude(plan, model, supervisor, interactions, seconds)
+
+
+def _log_to(file: Path) -> None:
+    """Keep what libraries log out of the table."""
+    logging.basicConfig(filename=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _set_up(plan: DemoPlan, supervisor: Supervisor, tell: Tell) -> ModelDeclaration:
