@@ -1,0 +1,47 @@
+"""Before anything starts: the folder and the plan."""
+
+from pathlib import Path
+
+import pytest
+
+from ekko.ops.demo.plan import FILE, DemoPlan
+from ekko.ops.demo.processes import data_plane
+from ekko.ops.demo.run import RATE, empty_folder, make_plan
+from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
+from ekko.schemas.errors import ConfigurationError
+
+STREAM = synthetic_interactions(1, SyntheticShape(interactions=30_000, users=20, items=20, periods=2))
+
+
+def test_an_earlier_run_is_cleared_and_a_new_folder_made(tmp_path: Path):
+    folder = tmp_path / "a" / "b"
+    empty_folder(folder)
+    (folder / FILE).write_text("{}")
+    (folder / "rest").mkdir()
+    empty_folder(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigurationError, match="not of an earlier demo"):
+        empty_folder(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_plan_is_read_back_and_names_distinct_ports(tmp_path: Path):
+    plan = make_plan(tmp_path, STREAM, seconds=10)
+    plan.write()
+    assert DemoPlan.read(tmp_path) == plan
+    ports = {plan.bootstrap, f"127.0.0.1:{plan.monitor_port}", *plan.stores.values()}
+    assert len(ports) == 2 + len(plan.stores)
+
+
+def test_a_long_run_replays_more_slowly_so_that_the_stream_lasts(tmp_path: Path):
+    assert make_plan(tmp_path, STREAM, seconds=10).rate == RATE
+    assert make_plan(tmp_path, STREAM, seconds=60).rate == 500
+
+
+def test_every_region_has_a_fanout_and_a_store(tmp_path: Path):
+    names = [spec.name for spec in data_plane(make_plan(tmp_path, STREAM, seconds=10))]
+    assert names == ["manager", "monitor", "fanout-east", "store-east", "fanout-west", "store-west"]

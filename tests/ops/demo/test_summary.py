@@ -1,0 +1,81 @@
+"""What is told at the end, and what a person sees in between."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from ekko.ops.demo.report import conclusion
+from ekko.ops.demo.source_sums import Published
+from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
+from ekko.ops.demo.summary import DemoSummary, mean_comparison, summarise
+from ekko.ops.demo.verify import Verification
+from ekko.ops.demo.view import RegionView, render
+from ekko.storage.served import Percentiles, UpdateLatency
+
+
+def quality(live: float, stale: float) -> RegionQuality:
+    compared = Comparison(interactions=100, auc_live=live, auc_stale=stale, log_loss_live=0.6, log_loss_stale=0.7)
+    return RegionQuality(run=compared, after_first_refresh=Comparison(), recent=compared, unserved=3)
+
+
+def latency(p50: float | None, p99: float | None) -> UpdateLatency:
+    return UpdateLatency("movies", Percentiles(1), Percentiles(1), Percentiles(2, p50=p50, p99=p99), Percentiles(0))
+
+
+TRAINER = TrainerStatus(
+    position=1200, interactions=1200, finished=True, regions={"east": quality(0.72, 0.64), "west": quality(0.74, 0.62)}
+)
+VERIFICATION = Verification(
+    last_state=9, middle_state=4, keys=50, published=Published(6000, 240, 7), rejected={"east": 0, "west": 0}
+)
+
+
+def summary_of(verification: Verification = VERIFICATION, west: UpdateLatency | None = None) -> DemoSummary:
+    return summarise(
+        verification,
+        TRAINER,
+        ServerStatus(regions={"east": ServingStatus(requests=7)}),
+        {"east": latency(5.0, 20.0), "west": west or latency(4.0, 30.0)},
+        dataset="MovieLens 100K",
+        seconds=60.0,
+        stale_refresh_s=20.0,
+        restarts={"broker": 1, "manager": 0},
+    )
+
+
+def test_the_json_has_what_is_promised():
+    told = json.loads(summary_of().model_dump_json())
+    assert told["bit_identical"] is True
+    assert told["rows_published"] == 6000
+    assert (told["update_latency_ms_p50"], told["update_latency_ms_p99"]) == (5.0, 30.0)
+    assert (told["auc_live"], told["auc_stale"]) == pytest.approx((0.73, 0.63))
+    assert told["restarts"] == {"broker": 1}
+    assert told["regions"]["west"]["quality"]["unserved"] == 3
+
+
+def test_a_region_without_a_measurement_is_no_zero():
+    assert summary_of(west=latency(None, None)).update_latency_ms_p99 is None
+    assert mean_comparison([Comparison(auc_live=0.7), Comparison()]).auc_live is None
+
+
+def test_words_say_what_was_compared_or_what_differs():
+    assert "bit for bit: now, as of state 9, as of state 4" in conclusion(summary_of())
+    wrong = Verification(rejected={"east": 0, "west": 0}, problems=["west now: 3 rows differ"])
+    assert "NOT identical:\n  west now: 3 rows differ" in conclusion(summary_of(wrong))
+
+
+def test_the_table_shows_a_region_that_is_away_as_gaps():
+    regions = {
+        "east": RegionView(8, latency(5.0, 20.0), quality(0.72, 0.64), ServingStatus(requests=1234)),
+        "west": RegionView(None, None, None, ServingStatus()),
+    }
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render(TRAINER, regions, {"store-west": 2, "broker": 0}, 20.0))
+    text = console.export_text()
+    assert "0.7200" in text
+    assert "1,234" in text
+    assert "restarts: store-west 2x" in text
+    row = next(line for line in text.splitlines() if "complete at model state" in line)
+    assert [cell.strip() for cell in row.split("│")[2:4]] == ["8", "-"]
