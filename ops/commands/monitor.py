@@ -1,0 +1,40 @@
+"""`ekko monitor`: request shares and gradient means of every model, for scoring."""
+
+from typing import Annotated
+
+import typer
+
+from ekko.ops.options import Bootstrap, Config
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: ekko monitor --bootstrap 127.0.0.1:9092 --port 6066")
+def monitor(
+    *,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+    host: Annotated[str, typer.Option(help="Address of the web pages /shares/ and /health/.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web pages.")] = 6066,
+    window: Annotated[float, typer.Option(min=4, help="Seconds over which shares are taken.")] = 60.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two publications.")] = 2.0,
+) -> None:
+    """Run the monitor (a Faust app) until Ctrl-C or SIGTERM.
+
+    It turns the signals of serving and fan-outs into shares. Nothing waits for it: without it, fan-outs score with the
+    last shares they know. It starts itself anew when models come or go.
+    """
+    from ekko.ops.monitor_process import run
+    from ekko.ops.settings import load
+    from ekko.streams.monitor_settings import MonitorSettings
+
+    run(
+        load(config, bootstrap=bootstrap),
+        MonitorSettings(
+            window_s=window,
+            step_s=window / 4,
+            publish_interval_s=interval,
+            host=host,
+            port=port,
+        ),
+    )

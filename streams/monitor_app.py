@@ -1,0 +1,156 @@
+"""The monitor's wiring: a Faust app over the signals topics, windowed tables, a timer (the only Faust importer).
+
+Faust is used for what it does well (docs: DESIGN section 7): at-least-once, outputs keyed and repeatable, low rates.
+An exception in an agent would acknowledge its event without a word, so every body is guarded: what cannot be read is
+counted, logged with topic and offset, and shown on the page /health/.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import faust
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import EkkoError
+from ekko.schemas.signals import Shares, Signal
+from ekko.streams.monitor import Measure, contributions, needs_restart, shares, table_key
+from ekko.streams.monitor_settings import BrokerSettings, MonitorSettings
+
+_log = logging.getLogger(__name__)
+
+Declared = Callable[[], Mapping[str, ModelDeclaration]]
+"""Reads the models that the catalogue declares now; may block."""
+
+
+class Monitor:
+    """One run of the Faust app over a fixed set of models.
+
+    Args:
+        models: whose signals are followed.
+        declared: asked every `catalogue_interval_s`; when models have come or gone the app stops and `restart` is true.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        settings: MonitorSettings,
+        codec: Codec,
+        models: Mapping[str, ModelDeclaration],
+        declared: Declared,
+    ) -> None:
+        self.restart = False
+        self.unreadable = 0
+        self._codec, self._models, self._declared, self._settings = codec, models, declared, settings
+        self._latest: list[Shares] = []
+        self.app = make_app(broker, settings)
+        self._windows = self.app.Table("windows", default=float, partitions=1).hopping(
+            settings.window_s, settings.step_s, expires=2 * settings.window_s
+        )
+        self._shares = self.app.topic(
+            topics.SHARES, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+        self._wire(settings)
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM, or until `restart` is set."""
+        worker = faust.Worker(self.app, loglevel="WARNING", override_logging=False, redirect_stdouts=False, quiet=True)
+        try:
+            worker.execute_from_commandline()
+        except SystemExit as ending:
+            if ending.code:
+                raise
+
+    def _wire(self, settings: MonitorSettings) -> None:
+        signals = self.app.topic(
+            *(topics.signals(name) for name in self._models), value_type=bytes, value_serializer="raw"
+        )
+        self.app.agent(signals, name="signals")(self._take_signals)
+        self.app.timer(settings.publish_interval_s)(self._publish)
+        self.app.timer(settings.catalogue_interval_s)(self._follow_catalogue)
+        self._wire_pages()
+
+    async def _take_signals(self, stream: Any) -> None:
+        async for event in stream.events():
+            message = event.message
+            try:
+                self._take(message.value)
+            except Exception:  # noqa: BLE001 - see above: Faust would swallow it
+                self.unreadable += 1
+                _log.exception("%s[%d] offset %d: no signal, skipped", message.topic, message.partition, message.offset)
+
+    def _take(self, value: bytes) -> None:
+        decoded = self._codec.decode(value)
+        if not isinstance(decoded, Signal):
+            raise EkkoError(f"a {type(decoded).__name__} in a signals topic")
+        for measure, amount in contributions(decoded):
+            self._windows[table_key(decoded.model, measure)] += amount
+
+    def _total(self, model: str, measure: Measure) -> float:
+        # Outside of an agent `now` is the oldest window that is still open: the last window_s seconds, less one step.
+        return float(self._windows[table_key(model, measure)].now())
+
+    async def _publish(self) -> None:
+        self._latest = shares(self._models, self._total, int(time.time() * 1e6)) or self._latest
+        for share in self._latest:
+            await self._shares.send(key=share.model.encode(), value=encode(share))
+
+    async def _follow_catalogue(self) -> None:
+        try:
+            declared = await asyncio.get_running_loop().run_in_executor(None, self._declared)
+        except EkkoError as error:
+            _log.warning("catalogue cannot be read: %s", error)
+            return
+        if needs_restart(self._models, declared) and not self.restart:
+            self.restart = True
+            os.kill(os.getpid(), signal.SIGTERM)  # the worker's own way to end: offsets committed, group left
+
+    def _wire_pages(self) -> None:
+        @self.app.page("/shares/")
+        async def shares_page(view: Any, _request: Any) -> Any:
+            return view.json([asdict(share) for share in self._latest])
+
+        @self.app.page("/health/")
+        async def health_page(view: Any, _request: Any) -> Any:
+            return view.json({"models": sorted(self._models), "unreadable_signals": self.unreadable})
+
+
+def make_app(broker: BrokerSettings, settings: MonitorSettings) -> faust.App:
+    """The Faust app, without agents: group `ekko-monitor`, tables in memory with a changelog topic."""
+    return faust.App(
+        "ekko-monitor",
+        broker=list(broker.urls),
+        broker_client_id=broker.client_id,
+        broker_credentials=_credentials(broker),
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="latest",
+        processing_guarantee="at_least_once",
+        stream_buffer_maxsize=256,
+        store="memory://",
+        topic_disable_leader=True,
+        topic_partitions=1,
+        web_bind=settings.host,
+        web_host=settings.host,
+        web_port=settings.port,
+    )
+
+
+def _credentials(broker: BrokerSettings) -> Any:
+    context = ssl.create_default_context(cafile=broker.ca_file) if broker.tls else None
+    if context is not None and broker.certificate_file:
+        context.load_cert_chain(broker.certificate_file, broker.key_file, broker.key_password)
+    if broker.mechanism is None:
+        return faust.SSLCredentials(context) if context is not None else None
+    return faust.SASLCredentials(
+        username=broker.username, password=broker.password, ssl_context=context, mechanism=broker.mechanism
+    )

@@ -1,0 +1,153 @@
+"""`ekko monitor` as a process on a real broker: signals in, shares out; killed; models that come at run time."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.signals import Shares, Signal
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Output, Partition, TopicSpec, read_all
+
+SHARES = Partition(topics.SHARES, 0)
+CATALOGUE = Partition(topics.CATALOGUE, 0)
+
+
+class Signals:
+    """Declares models, sends their signals, reads their shares."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.cluster = KafkaCluster(bootstrap)
+        self.cluster.create_topics([TopicSpec(topics.CATALOGUE, 1), TopicSpec(topics.SHARES, 1)])
+        self.writer = self.cluster.writer()
+
+    def declare(self, name: str) -> ModelDeclaration:
+        self.cluster.create_topics([TopicSpec(topics.signals(name), 1)])
+        self.send(Output(CATALOGUE, encode(ModelDeclaration(name)), b"model:" + name.encode()))
+        catalogue = Catalogue(self.cluster)
+        catalogue.refresh()
+        return catalogue.model(name)
+
+    def delete(self, model: ModelDeclaration) -> None:
+        gone = ModelDeclaration(model.name, incarnation=model.incarnation, deleted=True)
+        self.send(Output(CATALOGUE, encode(gone), b"model:" + model.name.encode()))
+
+    def send(self, output: Output) -> None:
+        self.writer.send(output)
+        assert self.writer.flush(10) == 0
+
+    def signal(self, model: str, metric: str, value: float, count: int = 1) -> None:
+        message = Signal(model, "east", "serving/1", metric, value, count, int(time.time() * 1e6))
+        self.send(Output(Partition(topics.signals(model), 0), encode(message)))
+
+    def shares(self, since_us: int = 0) -> dict[str, Shares]:
+        found: dict[str, Shares] = {}
+        for record in read_all(self.cluster, topics.SHARES):
+            message = Codec().decode(record.value)
+            if isinstance(message, Shares) and message.written_us > since_us:
+                found[message.model] = message
+        return found
+
+    def wait_for_shares(self, expected: dict[str, tuple[float, float]], since_us: int = 0) -> None:
+        """Wait until request shares and gradient means are so."""
+        start = time.monotonic()
+        while True:
+            found = self.shares(since_us)
+            if expected.keys() <= found.keys() and all(
+                math.isclose(found[name].request_share, share, abs_tol=1e-6)
+                and math.isclose(found[name].mean_gradient, mean, abs_tol=1e-6)
+                for name, (share, mean) in expected.items()
+            ):
+                return
+            assert time.monotonic() - start < 40, found
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def signals(broker: Broker) -> Signals:
+    return Signals(broker.bootstrap)
+
+
+@contextmanager
+def monitor(bootstrap: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [str(Path(sys.executable).with_name("ekko")), "monitor", "--bootstrap", bootstrap, "--port", str(port)]
+    process = subprocess.Popen([*command, "--interval", "0.5", "--window", "240"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def page(port: int, name: str) -> object:
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}/", timeout=5) as reply:
+            return json.load(reply)
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_signals_become_shares_through_kills_and_new_models(
+    signals: Signals, broker: Broker, topic_prefix: str
+) -> None:
+    port = free_port()
+    one, other = (signals.declare(f"{topic_prefix}-{letter}"[-60:].lstrip("-0123456789")) for letter in "ab")
+    with monitor(broker.bootstrap, port) as process:
+        signals.shares()
+        page(port, "health")
+        time.sleep(3)  # the group has its partitions; signals from before it are nobody's business
+        signals.signal(one.name, "requests", 300)
+        signals.signal(other.name, "requests", 100)
+        signals.signal(one.name, "gradient_norm", 30.0, 10)
+        signals.signal(other.name, "gradient_norm", 5.0, 10)
+        signals.send(Output(Partition(topics.signals(one.name), 0), b"not a signal"))
+        signals.signal(one.name, "requests", float("nan"))
+        signals.signal(one.name, "gradient_norm", 30.0, 10)
+        expected = {one.name: (0.75, 3.0), other.name: (0.25, 0.5)}
+        signals.wait_for_shares(expected)
+        assert page(port, "health") == {"models": sorted([one.name, other.name]), "unreadable_signals": 2}
+        time.sleep(2)  # offsets are committed every second; before its first commit a group has no place
+        process.kill()
+        process.wait(10)
+    killed_us = int(time.time() * 1e6)
+    signals.signal(other.name, "requests", 200)  # while nobody listens
+    with monitor(broker.bootstrap, port) as process:
+        signals.wait_for_shares({one.name: (0.5, 3.0), other.name: (0.5, 0.5)}, killed_us)
+        third = signals.declare(f"{topic_prefix}-c"[-60:].lstrip("-0123456789"))
+        for waiting in itertools.count():
+            health = page(port, "health")
+            assert isinstance(health, dict)
+            if third.name in health["models"]:
+                break
+            assert waiting < 200
+            time.sleep(0.2)
+        time.sleep(3)
+        signals.signal(third.name, "requests", 600)
+        signals.wait_for_shares({one.name: (0.25, 3.0), third.name: (0.5, 0.0)}, killed_us)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 0
+    for model in (one, other, third):
+        signals.delete(model)
