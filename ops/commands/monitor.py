@@ -1,10 +1,12 @@
 """`ekko monitor`: request shares and gradient means of every model, for scoring."""
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from ekko.ops.options import Bootstrap, Config
+from ekko.schemas.errors import ConfigurationError
 
 app = typer.Typer()
 
@@ -24,6 +26,8 @@ def monitor(
     It turns the signals of serving and fan-outs into shares. Nothing waits for it: without it, fan-outs score with the
     last shares they know. It starts itself anew when models come or go.
     """
+    if find_spec("faust") is None:
+        raise ConfigurationError("Faust is not installed", hint="pip install 'ekko-kafka[monitor]'")
     from ekko.ops.monitor_process import run
     from ekko.ops.settings import load
     from ekko.streams.monitor_settings import MonitorSettings

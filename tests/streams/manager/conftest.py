@@ -8,10 +8,11 @@ import pytest
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
-from ekko.schemas.epochs import Barrier
+from ekko.schemas.epochs import Barrier, ModelState
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
+from ekko.streams.manager.history import read_states
 from ekko.streams.memory_broker import MemoryBroker
 from ekko.streams.memory_faults import Faults
 from ekko.streams.memory_log import MemoryCluster
@@ -55,8 +56,20 @@ class World:
         assert writer.flush(10) == 0
         writer.close()
 
+    def settle(self) -> None:
+        """Wait until the markers of whatever the managers committed are written (a commit's answer comes before)."""
+        assert self.model.incarnation is not None
+        identity = topics.manager_transactional_id(self.model.name, self.model.incarnation)
+        self.cluster.transactional_writer(identity).close()
+
+    def states(self) -> dict[int, ModelState]:
+        """Published states by epoch, once no manager writes any more."""
+        self.settle()
+        return read_states(self.cluster, self.codec, self.model)
+
     def barriers(self) -> list[list[Barrier]]:
-        """Barriers in every source partition, by shard."""
+        """Barriers in every source partition, by shard, once no manager writes any more."""
+        self.settle()
         found: list[list[Barrier]] = [[] for _ in range(SHARDS)]
         for record in read_all(self.cluster, topics.deltas(self.model.name)):
             message = self.codec.decode(record.value) if record.value and record.value[:2] == b"EK" else None

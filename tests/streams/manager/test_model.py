@@ -9,7 +9,7 @@ from ekko.schemas.epochs import Barrier, EpochRange, Verdict
 from ekko.schemas.errors import CommitUncertain, Fenced, GapError
 from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.manager.barriers import following, rolling_back
-from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, read_states, source_partitions
+from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, source_partitions
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
@@ -31,7 +31,7 @@ def test_every_shard_gets_every_barrier_and_the_state_holds_its_offsets(world: W
         one.step(now_s, {})
     one.close()
     assert world.epochs() == [[1, 2, 3]] * 3
-    states = read_states(world.cluster, world.codec, world.model)
+    states = world.states()
     assert list(states) == [1, 2, 3]
     for record in read_all(world.cluster, topics.deltas(world.model.name)):
         message = world.codec.decode(record.value) if record.value and record.value[:2] == b"EK" else None
@@ -81,14 +81,14 @@ def test_a_state_that_died_with_its_manager_is_published_by_the_next(world: Worl
     offsets = tenure._writer.transact(outputs)
     tenure.close()
     new = Tenure(world.connect(), world.codec, world.model, 5)
-    states = read_states(world.cluster, world.codec, world.model)
+    assert new.barrier == barrier
+    assert new.write_barrier(0, 6).epoch == 4
+    new.close()
+    states = world.states()
     assert states[3].offsets == tuple(offsets[:3])
     assert (states[3].generation, states[3].written_us) == (1, 3_000_000)
     assert states[1].verdict is Verdict.CANDIDATE
     assert states[2].verdict is Verdict.CORRUPT
-    assert new.barrier == barrier
-    assert new.write_barrier(0, 6).epoch == 4
-    new.close()
     assert world.barriers()[0][-1].voids == (EpochRange(1, 2),)
 
 
@@ -103,7 +103,7 @@ def test_candidates_become_healthy(world: World) -> None:
     for now_s in (1000, 1000, 1001, 1031):
         one.step(now_s, {"east": 1, "west": 1})
     one.close()
-    assert read_states(world.cluster, world.codec, world.model)[1].verdict is Verdict.HEALTHY
+    assert world.states()[1].verdict is Verdict.HEALTHY
 
 
 def test_lost_control_records_are_noticed(memory: World) -> None:
@@ -148,7 +148,7 @@ def test_whatever_becomes_of_a_transaction_epochs_are_contiguous(memory: World, 
     assert epochs[0] == list(range(1, len(epochs[0]) + 1))
     assert len(epochs[0]) >= 5
     assert epochs == [epochs[0]] * 3
-    states = read_states(memory.cluster, memory.codec, memory.model)
+    states = memory.states()
     assert list(states) == epochs[0]
     assert states[1].verdict is Verdict.HEALTHY
 
