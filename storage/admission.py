@@ -1,0 +1,46 @@
+"""What a store refuses at its door, before anything changes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.errors import BadInput, ConfigurationError
+from ekko.schemas.hashing import UInt64s
+from ekko.schemas.quantize import Int32s
+from ekko.schemas.replicas import ReplicaState
+from ekko.storage.manifest import TableEntry
+
+
+def check_shapes(table: TableDeclaration, keys: UInt64s, deltas: Int32s) -> None:
+    """Refuse deltas whose shapes or types no row of the table can take (BadInput)."""
+    right = (len(keys), table.dim)
+    if keys.dtype != np.uint64 or deltas.dtype != np.int32 or deltas.shape != right:
+        raise BadInput(
+            f"table {table.name}: keys {keys.dtype}{keys.shape} with deltas {deltas.dtype}{deltas.shape}, "
+            f"not uint64[N] with int32{right}",
+        )
+
+
+def check_identity(path: Path, stored: ReplicaState, asked: ReplicaState) -> None:
+    """Refuse a folder that belongs to another model, incarnation, region or set of shards (ConfigurationError)."""
+    for what, on_disk, wanted in (
+        ("model", stored.model, asked.model),
+        ("model incarnation", stored.incarnation, asked.incarnation),
+        ("region incarnation", stored.region_incarnation, asked.region_incarnation),
+        ("shards", sorted(stored.shards), sorted(asked.shards)),
+    ):
+        if on_disk != wanted:
+            raise ConfigurationError(
+                f"{path} holds {what} {on_disk}, not {wanted}",
+                hint="give every model incarnation and set of shards a folder of its own",
+            )
+
+
+def check_dim(path: Path, stored: TableEntry, declared: TableDeclaration) -> None:
+    """Refuse a table whose rows on disk have another dim than the catalogue says (ConfigurationError)."""
+    if stored.dim != declared.dim:
+        raise ConfigurationError(
+            f"{path}: table {stored.name} has dim {stored.dim} on disk, {declared.dim} in the catalogue",
+            hint="a table's dim never changes; declare a table of another name",
+        )

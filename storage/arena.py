@@ -1,0 +1,85 @@
+"""The rows of one table: an append-only slot arena with one column a property, all in shared memory."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ekko.schemas.hashing import UInt64s
+from ekko.storage.index import ENTRY_BYTES, Slots
+from ekko.storage.memory import Array, Column
+
+_COLUMN_BYTES = 8 + 4 + 4 + 4 + 4 + 1 + 8
+_HEADER_USED = 0
+
+
+def row_bytes(dim: int) -> int:
+    """Memory of a row with its columns and its share of the index."""
+    return dim * 4 + _COLUMN_BYTES + ENTRY_BYTES
+
+
+def arena_columns(capacity: int, dim: int) -> list[Column]:
+    """Arrays of an arena for at most `capacity` rows of `dim` values."""
+    return [
+        Column("arena_header", "<i8", (1,)),
+        Column("rows", "<i4", (capacity, dim)),
+        Column("keys", "<u8", (capacity,)),
+        Column("versions", "<u4", (capacity,)),
+        Column("heads", "<i4", (capacity,)),
+        Column("newest", "<i4", (capacity,)),
+        Column("arrivals", "<i4", (capacity,)),
+        Column("dirty", "|b1", (capacity,)),
+        Column("hashes", "<u8", (capacity,)),
+    ]
+
+
+class Arena:
+    """Slots 0..used, each a key with its row.
+
+    Attributes:
+        rows: int32[capacity, dim], the current rows. keys: uint64, whose row it is.
+        versions: uint32, odd while the row or its journal entries are being written; see `reading`.
+        heads: newest journal entry of the slot + 1, 0 for none. newest: that entry's label + 1.
+        arrivals: last epoch in which a delta of the key arrived. dirty: changed since the last flush.
+        hashes: uint64, hash of the row as last made durable (0: no row on disk).
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._header = arrays["arena_header"]
+        self.rows = arrays["rows"]
+        self.keys = arrays["keys"]
+        self.versions = arrays["versions"]
+        self.heads = arrays["heads"]
+        self.newest = arrays["newest"]
+        self.arrivals = arrays["arrivals"]
+        self.dirty = arrays["dirty"]
+        self.hashes = arrays["hashes"]
+
+    @property
+    def used(self) -> int:
+        """Slots given out so far."""
+        return int(self._header[_HEADER_USED])
+
+    @property
+    def capacity(self) -> int:
+        """Slots there can be."""
+        return len(self.keys)
+
+    def add(self, keys: UInt64s) -> Slots:
+        """Give out a slot for every key (distinct, absent); their rows are zero."""
+        first = self.used
+        slots = np.arange(first, first + len(keys), dtype=np.int64)
+        self.keys[first : first + len(keys)] = keys
+        self._header[_HEADER_USED] = first + len(keys)
+        return slots
+
+    def begin_write(self, slots: Slots) -> Array:
+        """Make the versions of distinct slots odd; hand the result to `end_write`."""
+        versions = self.versions.take(slots)
+        versions += np.uint32(1)
+        self.versions[slots] = versions
+        return versions
+
+    def end_write(self, slots: Slots, versions: Array) -> None:
+        """Make the versions even again."""
+        versions += np.uint32(1)
+        self.versions[slots] = versions

@@ -1,0 +1,279 @@
+"""RocksDB as the keeper of a store, and the only importer of rocksdict.
+
+Cells never pass through RocksDB's memtable: each commit is one sorted file, written beside the database, synced, and
+ingested atomically (measured: 0.9-2.5 M rows/s against 0.1-0.3 M for writes). No write-ahead log: the lanes are it.
+"""
+
+import functools
+import shutil
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    ChecksumType,
+    DBCompressionType,
+    IngestExternalFileOptions,
+    Options,
+    Rdict,
+    ReadOptions,
+    SstFileWriter,
+)
+
+from ekko.schemas.errors import EkkoError, StoreCorrupt, StoreUnwritable
+from ekko.schemas.hashing import UInt64s
+from ekko.storage.cells import MANIFEST
+from ekko.storage.durable import Batch, Bytes, Cells
+from ekko.storage.folder_lock import FolderLock
+from ekko.storage.sst_builder import SstBuilder
+
+_CELLS_AT_ONCE = 8192
+_INLINE_CELLS = 4096
+"""Smaller files are written on the spot (some milliseconds): no helper process is asked, or started, for them."""
+
+_BLOCK_CACHE_BYTES = 64 << 20
+_BACKGROUND_JOBS = 2
+_DATABASE, _INCOMING = "rocksdb", "incoming"
+
+
+class RocksDurable:
+    """One folder: `rocksdb/` the database, `incoming/` files to be ingested, `LOCK` our lock.
+
+    Args:
+        builder: writes large files in a helper process; stores of one process may share it. Owned if None.
+
+    Raises:
+        StoreLocked: another process has the folder open.
+        StoreCorrupt: RocksDB cannot open what is there.
+        StoreUnwritable: the folder cannot be made or written.
+    """
+
+    background = True
+
+    def __init__(self, path: Path, builder: SstBuilder | None = None) -> None:
+        self._path = path
+        self._incoming = path / _INCOMING
+        self._number = 0
+        try:
+            self._lock = FolderLock(path, "a store")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        self._builder = builder or SstBuilder()
+        self._owns_builder = builder is None
+        try:
+            self._remove_orphans()
+            self._database = _opened(path)
+        except BaseException:
+            self._release()
+            raise
+
+    def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An array in memory that the helper process shares."""
+        return self._builder.allocate(shape, dtype)
+
+    def commit(self, batch: Batch) -> None:
+        """Write one sorted file and ingest it; see `Durable.commit`."""
+        self._number += 1
+        file = self._incoming / f"{self._number}.sst"
+        try:
+            if sum(len(cells.keys) for cells in batch.cells) <= _INLINE_CELLS:
+                write_file(file, batch)
+            else:
+                self._builder.build(file, batch)
+            ingestion = IngestExternalFileOptions()
+            ingestion.set_move_files(True)
+            self._database.ingest_external_file([str(file)], ingestion)
+        except EkkoError:
+            raise
+        except Exception as error:  # rocksdict raises bare Exception for all that RocksDB reports
+            raise unwritable(self._path, error) from error
+        finally:
+            self._builder.reset()
+            file.unlink(missing_ok=True)
+
+    def erase(self, prefix: bytes) -> None:
+        """Delete all cells under `prefix` by one range tombstone."""
+        try:
+            self._database.delete_range(prefix, _end(prefix))
+            self._database.flush()
+        except Exception as error:
+            raise unwritable(self._path, error) from error
+
+    def manifest(self) -> bytes | None:
+        """The last manifest committed."""
+        try:
+            value: bytes | None = self._database.get(MANIFEST)
+        except Exception as error:
+            raise corrupt(self._path, error) from error
+        return value
+
+    def scan(self, prefix: bytes, width: int) -> Iterator[tuple[UInt64s, Bytes]]:
+        """See `Durable.scan`; checksums are verified by RocksDB on the way."""
+        reads = ReadOptions()
+        reads.set_iterate_upper_bound(_end(prefix))
+        reads.set_readahead_size(4 << 20)
+        cells = self._database.items(from_key=prefix, read_opt=reads)
+        while True:
+            try:
+                part = list(islice(cells, _CELLS_AT_ONCE))
+            except Exception as error:
+                raise corrupt(self._path, error) from error
+            if not part:
+                return
+            keys, values = zip(*part, strict=True)
+            yield self._columns(prefix, keys, values, width)
+
+    def fetch(self, prefix: bytes, keys: UInt64s, width: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+        """See `Durable.fetch`."""
+        try:
+            found: list[bytes | None] = self._database.get([*_joined_keys(prefix, keys)]) or []
+        except Exception as error:
+            raise corrupt(self._path, error) from error
+        present = np.fromiter((value is not None for value in found), np.bool_, len(keys))
+        values = np.zeros((len(keys), width), dtype=np.uint8)
+        stored = [value for value in found if value is not None]
+        if stored:
+            values[present] = self._matrix(stored, width)
+        return values, present
+
+    def memory_bytes(self) -> int:
+        """Bytes of the memory shared with the helper."""
+        return self._builder.memory_bytes()
+
+    def close(self) -> None:
+        """Close the database, stop an owned helper, release the lock."""
+        self._database.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._owns_builder:
+            self._builder.close()
+        self._lock.release()
+
+    def _remove_orphans(self) -> None:
+        """Files that a kill left between writing and ingesting."""
+        try:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+            self._incoming.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def _columns(
+        self, prefix: bytes, keys: Sequence[bytes], values: Sequence[bytes], width: int
+    ) -> tuple[UInt64s, Bytes]:
+        numbers = self._matrix(keys, len(prefix) + 8)[:, len(prefix) :]
+        return np.ascontiguousarray(numbers).view(">u8").ravel().astype(np.uint64), self._matrix(values, width)
+
+    def _matrix(self, parts: Sequence[bytes], width: int) -> Bytes:
+        data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        if data.size != width * len(parts):
+            raise corrupt(self._path, f"a cell is not {width} bytes long")
+        return data.reshape(len(parts), width)
+
+
+def write_file(file: Path, batch: Batch) -> None:
+    """Write a batch as one sorted file and sync it."""
+    writer = SstFileWriter(_options())
+    writer.open(str(file))
+    before = [cells for cells in batch.cells if cells.prefix < MANIFEST]
+    after = [cells for cells in batch.cells if cells.prefix > MANIFEST]
+    for cells in sorted(before, key=lambda cells: cells.prefix):
+        _write_cells(writer, cells)
+    writer[MANIFEST] = batch.manifest
+    for cells in sorted(after, key=lambda cells: cells.prefix):
+        _write_cells(writer, cells)
+    writer.finish()
+
+
+def _write_cells(writer: SstFileWriter, cells: Cells) -> None:
+    order = np.argsort(cells.keys)
+    for start in range(0, len(order), _CELLS_AT_ONCE):
+        part = order[start : start + _CELLS_AT_ONCE]
+        keys = _joined_keys(cells.prefix, cells.keys[part])
+        values = _joined_values(cells, part)
+        present = cells.present[part]
+        edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(part)]
+        for first, last in pairwise(edges):
+            run = slice(first, last)
+            if present[first]:
+                deque(map(writer.__setitem__, keys[run], values[run]), maxlen=0)
+            else:
+                deque(map(writer.__delitem__, keys[run]), maxlen=0)
+
+
+def _joined_keys(prefix: bytes, keys: UInt64s) -> list[bytes]:
+    joined = np.empty((len(keys), len(prefix) + 8), dtype=np.uint8)
+    joined[:, : len(prefix)] = np.frombuffer(prefix, dtype=np.uint8)
+    joined[:, len(prefix) :] = keys.astype(">u8").view(np.uint8).reshape(-1, 8)
+    return list(struct.unpack(f"{joined.shape[1]}s" * len(keys), joined.data))
+
+
+def _joined_values(cells: Cells, part: npt.NDArray[np.int64]) -> list[bytes]:
+    columns = [np.ascontiguousarray(column[part]).reshape(len(part), -1).view(np.uint8) for column in cells.columns]
+    joined = np.concatenate(columns, axis=1)
+    return list(struct.unpack(f"{joined.shape[1]}s" * len(part), joined.data))
+
+
+def _opened(path: Path) -> Rdict:
+    database = path / _DATABASE
+    options = _options()
+    new = not database.exists() or not any(database.iterdir())
+    options.create_if_missing(new)
+    try:
+        opened = Rdict(str(database), options)
+    except Exception as error:
+        raise corrupt(path, error) from error
+    return opened
+
+
+@functools.cache
+def _cache() -> Cache:
+    """One block cache for all stores of the process."""
+    return Cache(_BLOCK_CACHE_BYTES)
+
+
+def _options() -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(_cache())
+    table.set_block_size(16 << 10)
+    table.set_bloom_filter(10, block_based=False)
+    table.set_cache_index_and_filter_blocks(v=True)
+    table.set_checksum_type(ChecksumType.xxh3())
+    options = Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.none())
+    options.set_paranoid_checks(enabled=True)
+    options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_target_file_size_base(256 << 20)
+    options.set_max_bytes_for_level_base(1 << 30)
+    options.set_write_buffer_size(4 << 20)
+    options.set_keep_log_file_num(4)
+    return options
+
+
+def _end(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
+
+
+def corrupt(path: Path, reason: object) -> StoreCorrupt:
+    """What to tell when a check of the folder fails."""
+    return StoreCorrupt(
+        f"store {path}: {reason}",
+        hint="move the folder away: the replica then fills an empty one from a peer or the lanes",
+    )
+
+
+def unwritable(path: Path, reason: object) -> StoreUnwritable:
+    """What to tell when the folder cannot be written."""
+    return StoreUnwritable(
+        f"store {path} cannot be written: {reason}",
+        hint="free disk space or make the folder writable; what was readable stays so, the next flush tries again",
+    )

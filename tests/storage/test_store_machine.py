@@ -1,0 +1,183 @@
+"""The store against dicts and integers: deltas early and late, undo, thinning, flush, kill, reopen, time travel."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.epochs import EpochRange
+from ekko.schemas.errors import StateUnavailable
+from ekko.storage.durable import Durable
+from ekko.storage.rocks import RocksDurable
+from ekko.storage.store import Store
+from tests.simulation.durable import Disk, MemoryDurable
+from tests.simulation.faults import Doom
+from tests.storage.truth import TruthStore, signed
+
+MODEL = ModelDeclaration("ctr", 2, 1, (TableDeclaration("wide", 3), TableDeclaration("narrow", 1)), incarnation=7)
+KEYS = st.sampled_from([0, 1, 2, 3, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+VALUES = st.one_of(st.integers(-3, 3), st.integers(-(1 << 31), (1 << 31) - 1))
+
+
+def batches(dim: int) -> st.SearchStrategy[list[tuple[int, tuple[int, ...]]]]:
+    return st.lists(st.tuples(KEYS, st.tuples(*[VALUES] * dim)), min_size=1, max_size=6)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Rules of what a replica goes through; the invariant compares every row at every state it may be asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk = Disk()
+        self.store = self.opened()
+        self.truth, self.durable_truth = TruthStore(), TruthStore()
+        self.epoch, self.durable_epoch = 0, 0
+        self.unlearnt: list[EpochRange] = []
+        self.withdrawn: set[int] = set()
+
+    def keeper(self) -> Durable:
+        return MemoryDurable(self.disk, Doom())
+
+    def opened(self) -> Store:
+        path = Path("nowhere")
+        return Store.open(path, MODEL, [0, 1], region_incarnation=3, memory_bytes=1 << 24, durable=self.keeper())
+
+    @initialize()
+    def begin(self) -> None:
+        assert self.store.flushed is None
+
+    @rule(table=st.sampled_from(MODEL.tables), late=st.sampled_from([0, 0, 1, 2, 5]), data=st.data())
+    def apply(self, table: TableDeclaration, late: int, data: st.DataObject) -> None:
+        batch = data.draw(batches(table.dim))
+        effective = max(0, self.epoch - late)
+        keys, deltas = [key for key, _ in batch], [delta for _, delta in batch]
+        self.store.apply(
+            table.name, self.epoch, effective, np.array(keys, np.uint64), np.array(deltas, np.int64).astype(np.int32)
+        )
+        self.truth.apply(table.name, effective, keys, deltas)
+
+    @rule(table=st.sampled_from(MODEL.tables), effective=st.integers(0, 30))
+    def expire(self, table: TableDeclaration, effective: int) -> None:
+        """Exact negatives: afterwards the table is empty."""
+        rows = self.truth.rows(table.name)
+        effective = min(effective, self.epoch)
+        if not rows or any(effective in void for void in self.truth.voids):
+            return
+        negatives = [tuple(signed(-value) for value in row) for row in rows.values()]
+        self.store.apply(
+            table.name,
+            self.epoch,
+            effective,
+            np.array(list(rows), np.uint64),
+            np.array(negatives, np.int64).astype(np.int32),
+        )
+        self.truth.apply(table.name, effective, rows, negatives)
+        assert self.store.row_count(table.name) == 0
+
+    @rule()
+    def barrier(self) -> None:
+        self.epoch += 1
+
+    @rule(back=st.integers(0, 4))
+    def roll_back(self, back: int) -> None:
+        """A void is decided; the store learns it by a later rule, in any order."""
+        first = max(self.store.bound, self.epoch - back)
+        if first in self.withdrawn or first > self.epoch:
+            return
+        self.unlearnt.append(EpochRange(first, self.epoch))
+        self.epoch += 1
+
+    @precondition(lambda self: self.unlearnt)
+    @rule(data=st.data())
+    def learn(self, data: st.DataObject) -> None:
+        void = self.unlearnt.pop(data.draw(st.integers(0, len(self.unlearnt) - 1)))
+        self.store.undo(void)
+        assert self.store.undo(void) == 0
+        self.truth.undo(void)
+
+    @precondition(lambda self: not self.unlearnt)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        first = data.draw(st.integers(0, self.epoch))
+        states = EpochRange(first, min(self.epoch, first + data.draw(st.integers(0, 2))))
+        self.withdrawn.update(range(states.first, states.last + 1))
+        self.store.withdraw([states])
+
+    @rule(back=st.integers(2, 6))
+    def raise_bound(self, back: int) -> None:
+        oldest = min([void.first for void in self.unlearnt], default=self.epoch)
+        state = min(oldest, self.epoch - back)
+        if state > self.store.bound and state not in self.withdrawn:
+            self.store.raise_bound(state)
+
+    @rule()
+    def flush(self) -> None:
+        self.store.flush(self.store.state)
+        self.durable_truth, self.durable_epoch = self.truth.copy(), self.epoch
+
+    @rule()
+    def kill_and_reopen(self) -> None:
+        """What was not flushed is gone; the lanes bring it again (here: they do not, and time goes on)."""
+        lost = [void for void in self.truth.voids if void not in self.durable_truth.voids]
+        self.store.close()
+        self.store = self.opened()
+        self.truth = self.durable_truth.copy()
+        self.withdrawn.update(*(range(states.first, states.last + 1) for states in self.store._directory.withdrawn))
+        self.store.withdraw([EpochRange(state, state) for state in sorted(self.withdrawn)] if not lost else [])
+        for void in lost:
+            if void.first >= self.store.bound:
+                self.unlearnt.append(void)
+        if lost:
+            self.withdrawn = {
+                state for states in self.store._directory.withdrawn for state in range(states[0], states[1] + 1)
+            }
+
+    @invariant()
+    def rows_are_right(self) -> None:
+        for table in MODEL.tables:
+            for as_of in (None, *range(self.store.bound, self.epoch + 2)):
+                if as_of is not None and as_of in self.withdrawn:
+                    with pytest.raises(StateUnavailable):
+                        self.store.lookup(table.name, np.array([1], np.uint64), as_of)
+                    continue
+                keys, rows = _joined(self.store, table, as_of)
+                assert dict(zip(keys, rows, strict=True)) == self.truth.rows(table.name, as_of), (table.name, as_of)
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+class RocksMachine(StoreMachine):
+    """The same on RocksDB."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__()
+
+    def keeper(self) -> Durable:
+        return RocksDurable(Path(self.folder.name) / "store")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+def _joined(store: Store, table: TableDeclaration, as_of: int | None) -> tuple[list[int], list[tuple[int, ...]]]:
+    keys: list[int] = []
+    rows: list[tuple[int, ...]] = []
+    for some_keys, some_rows in store.items(table.name, as_of):
+        keys += some_keys.tolist()
+        rows += [tuple(row) for row in some_rows.tolist()]
+    return keys, rows
+
+
+_QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+StoreMachine.TestCase.settings = _QUICK
+RocksMachine.TestCase.settings = settings(_QUICK, max_examples=8)
+TestStore = StoreMachine.TestCase
+TestRocksStore = RocksMachine.TestCase
