@@ -1,0 +1,69 @@
+"""A region's bandwidth: express first, bulk with what is left, and a part that bulk is sure of once it has waited."""
+
+import math
+import threading
+from dataclasses import dataclass
+
+HORIZON_S = 0.1
+"""A transaction carries at most this much of the budget in bulk bytes: express never waits longer behind it."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Tokens (bytes) that come at `rate` a second, at most HORIZON_S of them; may be in debt."""
+
+    rate: float
+    tokens: float
+    updated_s: float
+
+    def refill(self, now_s: float) -> None:
+        elapsed_s = max(0.0, now_s - self.updated_s)
+        self.tokens = min(self.tokens + self.rate * elapsed_s, self.rate * HORIZON_S)
+        self.updated_s = max(now_s, self.updated_s)
+
+    def worthwhile(self) -> float:
+        return self.tokens if self.tokens >= self.rate * HORIZON_S / 2 else 0.0
+
+
+class Budget:
+    """Token bucket over all that a region's fan-out instance sends, in bytes on the wire.
+
+    Express is sent at once and may put the bucket into debt; bulk gets what is there. Bulk that has waited longer than
+    its maximal age gets `bulk_share` of the rate even when express takes everything: that is its starvation bound.
+    Thread-safe.
+
+    Args:
+        rate: bytes a second; None: unlimited.
+        bulk_share: part of the rate that overdue bulk is sure of, 0 to 1.
+    """
+
+    def __init__(self, rate: float | None, *, bulk_share: float = 0.1, now_s: float = 0.0) -> None:
+        self._lock = threading.Lock()
+        self._all = None if rate is None else _Bucket(rate, rate * HORIZON_S, now_s)
+        self._sure = None if rate is None else _Bucket(rate * bulk_share, 0.0, now_s)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget at all."""
+        return self._all is not None
+
+    def for_bulk(self, now_s: float, *, overdue: bool) -> float:
+        """Bytes of bulk that may go in a transaction now; infinite without a budget."""
+        if self._all is None or self._sure is None:
+            return math.inf
+        with self._lock:
+            self._all.refill(now_s)
+            self._sure.refill(now_s)
+            # Half a horizon at least: many transactions of a row or two would cost more than they carry.
+            return max(self._all.worthwhile(), self._sure.worthwhile() if overdue else 0.0)
+
+    def spend(self, express_bytes: int, bulk_bytes: int, now_s: float) -> None:
+        """Account for what was sent, bytes after compression."""
+        if self._all is None or self._sure is None:
+            return
+        with self._lock:
+            self._all.refill(now_s)
+            self._sure.refill(now_s)
+            # Debt is bounded by a second of budget: after a burst of express, bulk does not pay for ever.
+            self._all.tokens = max(self._all.tokens - express_bytes - bulk_bytes, -self._all.rate)
+            self._sure.tokens = max(self._sure.tokens - bulk_bytes, -self._sure.rate)

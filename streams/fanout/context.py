@@ -1,0 +1,23 @@
+"""What all shard groups of a region's fan-out share."""
+
+from dataclasses import dataclass
+
+from ekko.schemas.declarations import RegionDeclaration
+from ekko.streams.fanout.budget import Budget
+from ekko.streams.fanout.settings import FanoutSettings
+from ekko.streams.fanout.shared_catalogue import SharedCatalogue
+from ekko.streams.fanout.sorting import Sorter
+from ekko.streams.log import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class RegionContext:
+    """The clusters, the region as declared, and what is common to all its models."""
+
+    central: Cluster
+    regional: Cluster
+    region: RegionDeclaration
+    catalogue: SharedCatalogue
+    sorter: Sorter
+    budget: Budget
+    settings: FanoutSettings

@@ -1,0 +1,250 @@
+"""The fan-out of one shard group of a model: its own reader, its own fenced writer, one transaction after the other."""
+
+import logging
+import time
+
+from ekko.schemas import topics
+from ekko.schemas.blocks import Lane, LaneBlock
+from ekko.schemas.codec import encode
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import ConfigurationError, EkkoError, Fenced, FormatTooNew, GapError
+from ekko.schemas.signals import Rejection
+from ekko.streams.fanout import metrics
+from ekko.streams.fanout.admission import Reason
+from ekko.streams.fanout.context import RegionContext
+from ekko.streams.fanout.intake import Refusal
+from ekko.streams.fanout.shard import Batch, ShardFanout
+from ekko.streams.fanout.takeover import Takeover
+from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWriter
+
+_log = logging.getLogger(__name__)
+_POLL_RECORDS = 200
+_TRANSACTION_S = 0.2
+_LEAST_TRANSACTION_BYTES = 64 * 1024
+
+
+class GroupFanout:
+    """Fans the shards of one group out. Any failure but fencing ends in a new takeover: the log is the only truth."""
+
+    def __init__(self, model: ModelDeclaration, number: int, context: RegionContext) -> None:
+        self.model, self.number = model, number
+        self.failure: EkkoError | None = None
+        self.halted: dict[int, EkkoError] = {}
+        self._context = context
+        self._shards: dict[int, ShardFanout] = {}
+        self._reader: Reader | None = None
+        self._writer: TransactionalWriter | None = None
+        self._retry_at_s = 0.0
+        self._transaction_bytes = context.settings.transaction_bytes
+        self._labels = context.region.name, model.name, str(number)
+
+    def step(self, now_s: float) -> bool:
+        """Take what has come, send what may go; returns whether anything was done.
+
+        Raises:
+            Fenced: another instance has taken this group over.
+        """
+        if now_s < self._retry_at_s:
+            return False
+        try:
+            if self._reader is None:
+                self._take_over()
+            return self._work(now_s)
+        except Fenced:
+            self.close()
+            raise
+        except (EkkoError, TimeoutError) as error:
+            self._fail(error if isinstance(error, EkkoError) else EkkoError(str(error)), now_s)
+            return False
+
+    def close(self) -> None:
+        """Release the connections; a transaction under way is aborted."""
+        for client in (self._reader, self._writer):
+            if client is not None:
+                client.close()
+        self._reader = self._writer = None
+        self._shards = {}
+
+    # ---- taking over -------------------------------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        context, model = self._context, self.model
+        started_s = time.monotonic()
+        assert model.incarnation is not None
+        assert context.region.incarnation is not None
+        identity = topics.fanout_transactional_id(
+            model.name, model.incarnation, context.region.name, context.region.incarnation, self.number
+        )
+        self._writer = context.regional.transactional_writer(identity)
+        self._shards = Takeover(context, model).rebuild(list(range(self.number, model.shards, model.shard_groups)))
+        reader = context.central.reader()
+        try:
+            reader.assign({self._source(number): shard.intake.position for number, shard in self._shards.items()})
+        except BaseException:
+            reader.close()
+            raise
+        self._reader, self.failure, self.halted = reader, None, {}
+        metrics.TAKEOVERS.labels(*self._labels).inc()
+        rows = sum(shard.pending.rows for shard in self._shards.values())
+        place = ", ".join(f"{number}: {shard.intake.position}" for number, shard in self._shards.items())
+        _log.info(
+            "%s taken over in %.2f s: %d rows wait, source positions %s",
+            identity,
+            time.monotonic() - started_s,
+            rows,
+            place,
+        )
+
+    def _fail(self, error: EkkoError, now_s: float) -> None:
+        lasting = isinstance(error, GapError | FormatTooNew | ConfigurationError)
+        if self.failure is None or str(self.failure) != str(error):
+            name = f"fan-out of {self.model.name}, group {self.number}, to {self._context.region.name}"
+            _log.log(logging.ERROR if lasting else logging.WARNING, "%s: %s (%s)", name, error, error.hint)
+        self.close()
+        self.failure = error
+        self._retry_at_s = now_s + self._context.settings.retry_s * (10 if lasting else 1)
+
+    # ---- working -----------------------------------------------------------------------------------------------------
+
+    def _work(self, now_s: float) -> bool:
+        context = self._context
+        took = self._read(now_s)
+        if any(shard.intake.held for shard in self._shards.values()):
+            context.catalogue.poll()
+        batches = self._plan(now_s)
+        if batches:
+            self._write(batches, now_s)
+        self._report()
+        return took or bool(batches)
+
+    def _read(self, now_s: float) -> bool:
+        """Read until nothing is there, a transaction is full, or a barrier ends the batch."""
+        assert self._reader is not None
+        waiting = self._context.budget.limited and any(shard.pending.rows for shard in self._shards.values())
+        timeout_s = min(self._context.settings.poll_s, 0.01) if waiting else self._context.settings.poll_s
+        taken_bytes, barrier = 0, False
+        while taken_bytes < self._transaction_bytes and not barrier:
+            records = self._reader.poll(timeout_s, _POLL_RECORDS)
+            if not records:
+                break
+            timeout_s = 0.0
+            for record in records:
+                taken_bytes += len(record.value or b"")
+                barrier = self._take(record) or barrier
+            metrics.LAG.labels(*self._labels).set(max(0.0, now_s - records[-1].timestamp_ms / 1000))
+        return taken_bytes > 0
+
+    def _take(self, record: Record) -> bool:
+        """Give a record to its shard; one that it cannot take halts that shard and no other."""
+        number = record.partition.number
+        if number in self.halted:
+            return False
+        try:
+            return self._shards[number].read(record)
+        except (FormatTooNew, GapError) as error:
+            assert self._reader is not None
+            self._reader.pause([record.partition])
+            self.halted[number] = error
+            _log.critical(
+                "fan-out of %s to %s: shard %d HALTS at offset %d: %s (%s)",
+                self.model.name,
+                self._context.region.name,
+                number,
+                record.offset,
+                error,
+                error.hint,
+            )
+            return False
+
+    def _plan(self, now_s: float) -> list[Batch]:
+        context = self._context
+        oldest_us = min((shard.pending.oldest_us for shard in self._shards.values()), default=0)
+        overdue = oldest_us / 1e6 < now_s - context.settings.bulk_max_age_s
+        bulk_bytes = min(context.budget.for_bulk(now_s, overdue=overdue), self._transaction_bytes)
+        batches = []
+        # The shard that was first is last next time: a full budget starves nobody.
+        order = list(self._shards)
+        self._shards = {number: self._shards[number] for number in order[1:] + order[:1]}
+        for shard in self._shards.values():
+            batch = shard.plan(context.sorter, now_s, bulk_bytes)
+            if batch is not None:
+                batches.append(batch)
+                bulk_bytes -= batch.bulk_bytes
+        return batches
+
+    def _write(self, batches: list[Batch], now_s: float) -> None:
+        assert self._writer is not None
+        outputs: list[Output] = []
+        lanes: list[tuple[int, Lane] | None] = []
+        sent = dict.fromkeys(Lane, 0)
+        for batch in batches:
+            for lane, block in batch.blocks:
+                outputs.append(Output(self._lane(block.shard, lane), encode(block)))
+                lanes.append((block.shard, lane))
+                size = len(outputs[-1].value or b"")
+                sent[lane] += size
+                self._count(lane, block, size)
+            outputs += [self._rejection(refusal, batch.state.shard, now_s) for refusal in batch.refusals]
+            outputs.append(self._state(batch))
+            lanes += [None] * (len(outputs) - len(lanes))
+        started_s = time.monotonic()
+        offsets = self._writer.transact(outputs, self._context.settings.timeout_s)
+        took_s = time.monotonic() - started_s
+        for place, offset in zip(lanes, offsets, strict=True):
+            if place is not None:
+                self._shards[place[0]].committed({place[1]: offset + 1})
+        self._context.budget.spend(sent[Lane.EXPRESS], sent[Lane.BULK], now_s)
+        metrics.TRANSACTION_SECONDS.labels(*self._labels[:2]).observe(took_s)
+        self._adapt(took_s)
+
+    def _adapt(self, took_s: float) -> None:
+        """Keep transactions short on whatever link: express waits for the one under way."""
+        if took_s > _TRANSACTION_S:
+            self._transaction_bytes = max(self._transaction_bytes // 2, _LEAST_TRANSACTION_BYTES)
+        elif took_s < _TRANSACTION_S / 2:
+            self._transaction_bytes = min(
+                self._transaction_bytes + _LEAST_TRANSACTION_BYTES, self._context.settings.transaction_bytes
+            )
+
+    def _rejection(self, refusal: Refusal, shard: int, now_s: float) -> Output:
+        record, why = refusal.record, refusal.why
+        metrics.REJECTED.labels(*self._labels[:2], why.reason).inc()
+        assert self.model.incarnation is not None
+        rejection = Rejection(
+            model=self.model.name,
+            incarnation=self.model.incarnation,
+            shard=shard,
+            offset=record.offset,
+            reason=why.reason,
+            detail=why.detail,
+            trainer=why.trainer,
+            table=why.table,
+            rejected_us=int(now_s * 1e6),
+            # Blocks of an old generation are many after a rollback, and nobody wants them back.
+            record=None if why.reason is Reason.OLD_GENERATION else record.value,
+        )
+        topic = topics.rejected(self.model.name, self._context.region.name)
+        return Output(Partition(topic, shard), encode(rejection), f"{shard}:{record.offset}".encode())
+
+    def _state(self, batch: Batch) -> Output:
+        topic = topics.fanout(self.model.name, self._context.region.name)
+        return Output(Partition(topic, batch.state.shard), encode(batch.state), str(batch.state.shard).encode())
+
+    def _source(self, shard: int) -> Partition:
+        return Partition(topics.deltas(self.model.name), shard)
+
+    def _lane(self, shard: int, lane: Lane) -> Partition:
+        return Partition(topics.lane(self.model.name, self._context.region.name, lane), shard)
+
+    def _count(self, lane: Lane, block: LaneBlock, size: int) -> None:
+        labels = (*self._labels[:2], lane)
+        metrics.ROWS.labels(*labels).inc(len(block.keys))
+        metrics.BLOCKS.labels(*labels).inc()
+        metrics.BYTES.labels(*labels).inc(size)
+
+    def _report(self) -> None:
+        shards = self._shards.values()
+        metrics.PENDING_ROWS.labels(*self._labels).set(sum(shard.pending.rows for shard in shards))
+        metrics.PENDING_BYTES.labels(*self._labels).set(sum(shard.pending.nbytes for shard in shards))
+        metrics.HELD.labels(*self._labels).set(sum(shard.intake.held for shard in shards))
+        metrics.HALTED.labels(*self._labels).set(len(self.halted))

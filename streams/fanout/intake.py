@@ -1,0 +1,183 @@
+"""Reading one shard of the source log: epochs, voids, blocks that must wait for the catalogue, and what arrived."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ekko.schemas.blocks import DeltaBlock
+from ekko.schemas.epochs import Barrier, EpochRange, Settled, is_void
+from ekko.schemas.errors import GapError
+from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refused, Undecided
+from ekko.streams.fanout.pending import Group
+from ekko.streams.fanout.rows import RowUpdates
+from ekko.streams.log import Record
+
+if TYPE_CHECKING:
+    from ekko.schemas.declarations import TableDeclaration
+
+Arrivals = dict[tuple[Group, str], list[RowUpdates]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A source record that is refused, and why."""
+
+    record: Record = field(repr=False)
+    why: Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A record that nobody can decide about yet, in the epoch in which it arrived."""
+
+    record: Record = field(repr=False)
+    epoch: OpenEpoch
+
+
+class Intake:
+    """Takes source records in offset order and gives what became of them to its owner.
+
+    Attributes:
+        position: source offset (end) read so far.
+        epoch: what is in force there.
+        voids: all voids known.
+        tables: declarations of the tables of all that arrived so far.
+        arrivals, barriers, refusals: what came since the owner last took them.
+    """
+
+    def __init__(self, admission: Admission, *, voids: tuple[EpochRange, ...] = ()) -> None:
+        self._admission = admission
+        self._opened: dict[int, tuple[OpenEpoch, Settled]] = {}
+        self._held: list[_Held] = []
+        self._catalogue_end = -1
+        self.position = 0
+        self.epoch = admission.first
+        self.voids = voids
+        self.tables: dict[str, TableDeclaration] = {}
+        self.arrivals: Arrivals = {}
+        self.barriers: list[Barrier] = []
+        self.refusals: list[Refusal] = []
+        self.dropped_rows = 0
+        self._opened[0] = self.epoch, Settled()
+
+    def start_at(self, record: Record, settled: Settled) -> None:
+        """Begin just after the settled barrier, which `record` must be.
+
+        Raises:
+            GapError: it is another record.
+        """
+        barrier = self._admission.judge(record.value, self.epoch)
+        if not isinstance(barrier, Barrier) or (barrier.epoch, barrier.generation) != settled[1:]:
+            raise GapError(
+                f"{_place(record)}: expected the barrier that opens epoch {settled.epoch}, found {barrier!r}",
+                hint="the source log is not the one that the fan-out state was written for; nothing was changed",
+            )
+        self.epoch = OpenEpoch.of(barrier)
+        self._opened = {settled.epoch: (self.epoch, settled)}
+        self.position = settled.offset
+        self._learn_voids(barrier)
+
+    @property
+    def held(self) -> int:
+        """Records that wait for the catalogue."""
+        return len(self._held)
+
+    @property
+    def oldest_held_arrival(self) -> int | None:
+        """The oldest epoch in which a record arrived that waits for the catalogue."""
+        return min((held.epoch.epoch for held in self._held), default=None)
+
+    def settled(self, epoch: int) -> Settled:
+        """The barrier that opened `epoch`, which is the current one or not settled yet."""
+        return self._opened[epoch][1]
+
+    def forget_before(self, epoch: int) -> None:
+        """Everything that arrived before `epoch` is settled."""
+        self._opened = {opened: entry for opened, entry in self._opened.items() if opened >= epoch}
+
+    def read(self, record: Record) -> bool:
+        """Take the next source record; returns whether it was a barrier.
+
+        Raises:
+            FormatTooNew: it needs newer software; it was not taken.
+            GapError: a barrier that is not the next one; it was not taken.
+        """
+        verdict = self._admission.judge(record.value, self.epoch)
+        if isinstance(verdict, Barrier):
+            self._open(verdict, record)
+        elif isinstance(verdict, Undecided):
+            self._held.append(_Held(record, self.epoch))
+        else:
+            self._decided(verdict, record, self.epoch)
+        self.position = record.offset + 1
+        return isinstance(verdict, Barrier)
+
+    def reconsider(self, catalogue_end: int) -> None:
+        """Decide about held records, now that the catalogue is read up to `catalogue_end`."""
+        if not self._held or catalogue_end == self._catalogue_end:
+            return
+        self._catalogue_end = catalogue_end
+        held, self._held = self._held, []
+        for waiting in held:
+            verdict = self._admission.judge(waiting.record.value, waiting.epoch)
+            if isinstance(verdict, Undecided) and self._is_final(verdict, waiting.epoch, catalogue_end):
+                verdict = verdict.refusal()
+            if isinstance(verdict, Undecided):
+                self._held.append(waiting)
+            elif isinstance(verdict, Barrier):
+                # Its place in the log has passed, so the epochs of everything after it are wrong.
+                raise GapError(
+                    f"{_place(waiting.record)}: a barrier whose writer schema was not known when it was read",
+                    hint="restart the fan-out: it reads the source again from the settled barrier",
+                )
+            else:
+                self._decided(verdict, waiting.record, waiting.epoch)
+
+    def _is_final(self, verdict: Undecided, epoch: OpenEpoch, catalogue_end: int) -> bool:
+        """Whether the barrier after next tells that what the record names was not there when it was written."""
+        later = self._opened.get(epoch.epoch + 2)
+        if later is None:
+            return False
+        bound = later[0].catalogue_end
+        return catalogue_end >= bound if verdict.catalogue is None else verdict.catalogue > bound
+
+    def _decided(self, verdict: Admitted | Refused, record: Record, epoch: OpenEpoch) -> None:
+        if isinstance(verdict, Refused):
+            self.refusals.append(Refusal(record, verdict))
+        elif is_void(verdict.effective, self.voids):
+            self.dropped_rows += len(verdict.block.keys)
+        elif len(verdict.block.keys):
+            group = Group(epoch.epoch, verdict.effective)
+            self.tables[verdict.table.name] = verdict.table
+            self.arrivals.setdefault((group, verdict.block.table), []).append(_updates(verdict.block))
+
+    def _open(self, barrier: Barrier, record: Record) -> None:
+        if barrier.epoch != self.epoch.epoch + 1:
+            raise GapError(
+                f"{_place(record)}: the barrier opens epoch {barrier.epoch}, expected {self.epoch.epoch + 1}",
+                hint="two state managers may have written without fencing; the shard stands still, nothing was changed",
+            )
+        self.epoch = OpenEpoch.of(barrier)
+        self._opened[barrier.epoch] = self.epoch, Settled(record.offset + 1, barrier.epoch, barrier.generation)
+        self._learn_voids(barrier)
+        self.barriers.append(barrier)
+        self._catalogue_end = -1  # the barrier may decide about what is held
+
+    def _learn_voids(self, barrier: Barrier) -> None:
+        # A barrier carries all voids in full and they only grow; a takeover knows later ones than those it reads again.
+        if len(barrier.voids) > len(self.voids):
+            self.voids = barrier.voids
+            self.arrivals = {
+                at: parts for at, parts in self.arrivals.items() if not is_void(at[0].effective, self.voids)
+            }
+
+
+def _updates(block: DeltaBlock) -> RowUpdates:
+    count = len(block.keys)
+    created = np.zeros(count, np.bool_) if block.created is None else block.created
+    return RowUpdates(block.keys, block.deltas, created, np.full(count, block.published_us), block.catalogue)
+
+
+def _place(record: Record) -> str:
+    return f"{record.partition.topic}[{record.partition.number}] offset {record.offset}"

@@ -1,0 +1,22 @@
+"""What a fan-out process tells Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ROWS = Counter("ekko_fanout_rows", "Rows sent to a lane.", ["region", "model", "lane"])
+BLOCKS = Counter("ekko_fanout_blocks", "Lane records sent.", ["region", "model", "lane"])
+BYTES = Counter("ekko_fanout_bytes", "Bytes sent to a lane, before compression.", ["region", "model", "lane"])
+REJECTED = Counter("ekko_fanout_rejected", "Source records refused.", ["region", "model", "reason"])
+PENDING_ROWS = Gauge("ekko_fanout_pending_rows", "Rows that wait for bandwidth.", ["region", "model", "group"])
+PENDING_BYTES = Gauge("ekko_fanout_pending_bytes", "Memory of rows that wait.", ["region", "model", "group"])
+HELD = Gauge("ekko_fanout_held", "Source records that wait for the catalogue.", ["region", "model", "group"])
+LAG = Gauge("ekko_fanout_lag_seconds", "Age of the newest source record taken.", ["region", "model", "group"])
+HALTED = Gauge(
+    "ekko_fanout_halted_shards", "Shards that stand still until a person acts.", ["region", "model", "group"]
+)
+TAKEOVERS = Counter("ekko_fanout_takeovers", "Times a shard group was taken over.", ["region", "model", "group"])
+TRANSACTION_SECONDS = Histogram(
+    "ekko_fanout_transaction_seconds",
+    "From the first produce to the acknowledged commit.",
+    ["region", "model"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)

@@ -1,0 +1,174 @@
+"""Taking over a shard group: what waits = all that arrived since the settled barrier, minus all that was sent of it.
+
+The caller has fenced the former writer, so that nothing that is read here can change any more.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ekko.schemas import topics
+from ekko.schemas.blocks import Lane, LaneBlock
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import ConnectionFailed, GapError
+from ekko.schemas.replicas import FanoutState
+from ekko.streams.fanout.context import RegionContext
+from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.log import Cluster, Partition, Record, read_range
+
+_ABSORB_RECORDS = 256
+_STATE_TAIL = 64
+
+
+class Range(NamedTuple):
+    """Offsets start..end-1 of a partition."""
+
+    start: int
+    end: int
+
+
+class Takeover:
+    """Rebuilds shards of a model from the log."""
+
+    def __init__(self, context: RegionContext, model: ModelDeclaration) -> None:
+        self._central, self._regional = context.central, context.regional
+        self._model, self._region = model, context.region
+        self._catalogue = context.catalogue
+        self._timeout_s = context.settings.timeout_s
+
+    def rebuild(self, numbers: list[int]) -> dict[int, ShardFanout]:
+        """The shards with these numbers, each standing where its last committed transaction left it.
+
+        Raises:
+            GapError: the log does not hold any more what is needed, or contradicts itself; nothing was changed.
+            ConnectionFailed, TopicMissing: as reading does.
+        """
+        states = self._states(numbers)
+        self._catalogue.reach(max((state.catalogue for state in states.values()), default=0), self._timeout_s)
+        express = topics.lane(self._model.name, self._region.name, Lane.EXPRESS)
+        message_bytes = int(self._regional.topic_settings(express).get("max.message.bytes", "1000000"))
+        assert self._region.incarnation is not None
+        shards = {
+            number: ShardFanout(
+                self._model,
+                number,
+                self._region.incarnation,
+                self._catalogue,
+                states.get(number),
+                message_bytes=message_bytes,
+            )
+            for number in numbers
+        }
+        self._read_source(shards, states)
+        self._subtract_lanes(shards, states)
+        return shards
+
+    def _states(self, numbers: list[int]) -> dict[int, FanoutState]:
+        """The last committed state of every shard that has one."""
+        partitions = [Partition(topics.fanout(self._model.name, self._region.name), number) for number in numbers]
+        bounds = self._regional.bounds(partitions)
+        # The last record is nearly always near the end; a topic that is not compacted yet may be long.
+        tails = {at: max(bound.low, bound.end - _STATE_TAIL) for at, bound in bounds.items()}
+        found = self._last_states(tails)
+        missing = {at: bounds[at].low for at in partitions if at not in found and bounds[at].low < tails[at]}
+        if missing:
+            found |= self._last_states(missing)
+        return {at.number: state for at, state in found.items()}
+
+    def _last_states(self, starts: Mapping[Partition, int]) -> dict[Partition, FanoutState]:
+        records = {record.partition: record for record in read_range(self._regional, starts, timeout_s=self._timeout_s)}
+        states: dict[Partition, FanoutState] = {}
+        for partition, record in records.items():
+            state = self._catalogue.decode(record.value)
+            if not isinstance(state, FanoutState) or not self._is_ours(state):
+                raise GapError(
+                    f"{partition.topic}[{partition.number}] offset {record.offset} is of another model or region of "
+                    f"the same name: {state!r}",
+                    hint="delete the old model's topics with `ekko model delete`; nothing was changed",
+                )
+            states[partition] = state
+        return states
+
+    def _is_ours(self, message: FanoutState | LaneBlock) -> bool:
+        own = self._model.incarnation, self._region.incarnation
+        return (message.incarnation, message.region_incarnation) == own
+
+    def _read_source(self, shards: Mapping[int, ShardFanout], states: Mapping[int, FanoutState]) -> None:
+        topic = topics.deltas(self._model.name)
+        ranges = {Partition(topic, number): Range(0, 0) for number in shards}
+        for number, state in states.items():
+            # From the settled barrier itself; epoch 0 has none.
+            ranges[Partition(topic, number)] = Range(max(state.settled.offset - 1, 0), state.upto)
+        unabsorbed = 0
+        for record in self._stream(self._central, ranges):
+            shard, state = shards[record.partition.number], states[record.partition.number]
+            if record.offset < state.settled.offset:
+                shard.intake.start_at(record, state.settled)
+                continue
+            shard.read(record)
+            unabsorbed += 1
+            if unabsorbed % _ABSORB_RECORDS == 0:
+                for absorbing in shards.values():
+                    absorbing.absorb()
+        for number, state in states.items():
+            shards[number].absorb()
+            if shards[number].intake.position != state.upto:
+                raise GapError(
+                    f"{topic}[{number}]: read to {shards[number].intake.position}, the fan-out state says {state.upto}",
+                    hint="the source log is not the one that the state was written for; nothing was changed",
+                )
+
+    def _subtract_lanes(self, shards: Mapping[int, ShardFanout], states: Mapping[int, FanoutState]) -> None:
+        names = {topics.lane(self._model.name, self._region.name, lane): lane for lane in Lane}
+        bounds = self._regional.bounds(Partition(name, number) for name in names for number in shards)
+        ranges = {}
+        for partition, bound in bounds.items():
+            state = states.get(partition.number)
+            lane_start = 0 if state is None else _start(state, names[partition.topic])
+            ranges[partition] = Range(lane_start, bound.end)
+        for record in self._stream(self._regional, ranges):
+            block = self._catalogue.decode(record.value)
+            number = record.partition.number
+            last = states.get(number)
+            if not isinstance(block, LaneBlock) or not self._is_ours(block) or last is None or block.seq > last.seq:
+                raise GapError(
+                    f"{record.partition.topic}[{number}] offset {record.offset} holds a record that the fan-out state "
+                    f"(seq {last.seq if last else 0}) knows nothing of",
+                    hint="somebody else wrote to the lane, or the fan-out topic lost records; nothing was changed",
+                )
+            shards[number].subtract_sent(block)
+        for number, shard in shards.items():
+            ends = [bounds[Partition(name, number)].end for name in names]
+            shard.committed(dict(zip(names.values(), ends, strict=True)))
+
+    def _stream(self, cluster: Cluster, ranges: Mapping[Partition, Range]) -> Iterator[Record]:
+        """Every committed record of the ranges, each partition in order."""
+        left = {partition: range_ for partition, range_ in ranges.items() if range_.start < range_.end}
+        for partition, bound in cluster.bounds(left).items():
+            start, end = left[partition]
+            if start < bound.low or end > bound.end:
+                raise GapError(
+                    f"{partition.topic}[{partition.number}] holds {bound.low}..{bound.end}, offsets {start}..{end} are "
+                    f"needed to take over ({max(bound.low - start, end - bound.end)} are gone)",
+                    hint="start the region anew from a donor's snapshot; nothing was changed, nothing starts from zero",
+                )
+        reader = cluster.reader()
+        try:
+            reader.assign({partition: range_.start for partition, range_ in left.items()})
+            deadline = time.monotonic() + self._timeout_s
+            while left:
+                for record in reader.poll(0.1):
+                    deadline = time.monotonic() + self._timeout_s
+                    if record.partition in left and record.offset < left[record.partition].end:
+                        yield record
+                done = {at for at, range_ in left.items() if reader.position(at) >= range_.end}
+                reader.pause(done)
+                left = {at: range_ for at, range_ in left.items() if at not in done}
+                if left and time.monotonic() > deadline:
+                    raise ConnectionFailed(f"no more records of {sorted(left)} came within {self._timeout_s} s")
+        finally:
+            reader.close()
+
+
+def _start(state: FanoutState, lane: Lane) -> int:
+    return state.express_start if lane is Lane.EXPRESS else state.bulk_start

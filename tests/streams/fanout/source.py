@@ -1,0 +1,110 @@
+"""A model on a real broker for tests of the fan-out: what is published, and what came through the lanes."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock, Lane, LaneBlock
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.schemas.epochs import Barrier
+from ekko.schemas.hashing import UInt64s, shard_of
+from ekko.schemas.quantize import Int32s
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Output, Partition, read_all
+
+Sums = dict[tuple[str, int], Int32s]
+"""(table, key) -> row; a zero row is an absent one."""
+
+
+class Source:
+    """Declares a model with one table `embedding` and a region of the same name, and publishes into it."""
+
+    def __init__(self, cluster: KafkaCluster, name: str, *, shards: int = 2, dim: int = 4, regional: str = "") -> None:
+        self.cluster, self.name, self.shards, self.dim = cluster, name, shards, dim
+        model = ModelDeclaration(name, shards=shards, tables=(TableDeclaration("embedding", dim),))
+        region = RegionDeclaration(name, bootstrap=regional)
+        declare(cluster, Declarations((region,), (model,)), KafkaCluster)
+        catalogue = Catalogue(cluster)
+        catalogue.refresh()
+        self.catalogue_end = catalogue.end
+        self.incarnation = catalogue.model(name).incarnation or 0
+        catalogue.close()
+        self.epoch = 0
+        self.published: Sums = {}
+        self._random = np.random.default_rng(7)
+        self._writer = cluster.writer()
+
+    def publish(self, keys: UInt64s, deltas: Int32s | None = None) -> None:
+        """Send one block a shard and wait for its acknowledgement."""
+        rows = self._random.integers(-1000, 1000, (len(keys), self.dim), dtype=np.int32) if deltas is None else deltas
+        add_rows(self.published, "embedding", keys, rows)
+        shards = shard_of(keys, self.shards)
+        for shard in set(shards.tolist()):
+            mine = shards == shard
+            block = DeltaBlock(
+                self.incarnation, "embedding", shard, keys[mine], rows[mine], catalogue=self.catalogue_end
+            )
+            self.send(shard, encode(block))
+        assert self._writer.flush(10.0) == 0
+
+    def send(self, shard: int, value: bytes | None) -> None:
+        """Append raw bytes to the source log."""
+        self._writer.send(Output(Partition(topics.deltas(self.name), shard), value))
+
+    def barrier(self) -> None:
+        """Open the next epoch in every shard."""
+        self.epoch += 1
+        value = encode(Barrier(self.incarnation, self.epoch, 0, self.catalogue_end))
+        writer = self.cluster.transactional_writer(topics.manager_transactional_id(self.name, self.incarnation))
+        writer.transact([Output(Partition(topics.deltas(self.name), shard), value) for shard in range(self.shards)])
+        writer.close()
+
+
+def add_rows(sums: Sums, table: str, keys: UInt64s, rows: Int32s) -> None:
+    """Add rows to sums, dropping what becomes zero."""
+    for key, row in zip(keys.tolist(), rows, strict=True):
+        total = sums.get((table, key), np.zeros_like(row)) + row
+        if total.any():
+            sums[table, key] = total
+        else:
+            sums.pop((table, key), None)
+
+
+def read_lanes(cluster: KafkaCluster, name: str, region: str) -> dict[int, list[LaneBlock]]:
+    """Every committed lane record by shard, in order of seq; each seq must be there once."""
+    codec = Codec()
+    blocks: dict[int, list[LaneBlock]] = defaultdict(list)
+    for lane in Lane:
+        for record in read_all(cluster, topics.lane(name, region, lane)):
+            blocks[record.partition.number].append(codec.decode(record.value))
+    for shard, sent in blocks.items():
+        sent.sort(key=lambda block: block.seq)
+        seqs = [block.seq for block in sent]
+        assert seqs == list(range(1, len(seqs) + 1)), f"shard {shard}: seqs {seqs}"
+    return blocks
+
+
+def sums_of(blocks: Mapping[int, list[LaneBlock]]) -> Sums:
+    """What a store that applied all these records holds."""
+    sums: Sums = {}
+    for sent in blocks.values():
+        for block in sent:
+            if len(block.keys):
+                add_rows(sums, block.table, block.keys, block.deltas)
+    return sums
+
+
+def equal(one: Sums, other: Sums) -> bool:
+    """Whether both hold the same rows, bit for bit."""
+    return one.keys() == other.keys() and all(np.array_equal(row, other[at]) for at, row in one.items())
+
+
+def settled_epochs(blocks: Mapping[int, list[LaneBlock]]) -> list[int]:
+    """The epoch that each shard's last record calls settled."""
+    return [sent[-1].settled.epoch for _, sent in sorted(blocks.items())]
