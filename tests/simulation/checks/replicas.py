@@ -40,9 +40,7 @@ def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
     complete = state.complete
     if complete < replica.store.bound:
         return
-    unsure = {
-        entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete
-    }
+    unsure = {entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete}
     for table, keys, expected in _owned(truth, replica, before=complete):
         sure = ~np.isin(shard_of(keys, truth.model.shards), list(unsure))
         rows, _ = replica.store.lookup(table, keys[sure], as_of=complete)
@@ -91,6 +89,6 @@ def _same(keys: UInt64s, rows: Int32s, expected: Int32s, what: str) -> None:
     if len(wrong):
         first = wrong[0]
         raise AssertionError(
-            f"{what}: {len(wrong)} of {len(keys)} rows are wrong; the first: key {keys[first]} is {rows[first].tolist()}, "
-            f"expected {expected[first].tolist()}"
+            f"{what}: {len(wrong)} of {len(keys)} rows are wrong; the first: key {keys[first]} is "
+            f"{rows[first].tolist()}, expected {expected[first].tolist()}"
         )

@@ -1,5 +1,7 @@
 """Law 1: a shard's lane records carry the seqs 1, 2, 3 ... over both lanes, each once, in each lane rising."""
 
+from itertools import pairwise
+
 from ekko.schemas.blocks import Lane
 from tests.simulation.lanes import RegionLog
 
@@ -16,7 +18,7 @@ def check_seqs_contiguous(log: RegionLog) -> None:
             assert offsets == sorted(offsets), f"{where}: {lane} carries its seqs out of order"
             previous = [0, *(entry.block.seq for entry in mine)]
             assert [entry.block.previous for entry in mine] == previous[:-1], f"{where}: {lane} has a wrong `previous`"
-        for before, after in zip(sent, sent[1:], strict=False):
+        for before, after in pairwise(sent):
             assert before.block.settled <= after.block.settled, f"{where}: settled goes back at seq {after.block.seq}"
             assert before.block.upto <= after.block.upto, f"{where}: upto goes back at seq {after.block.seq}"
 

@@ -50,7 +50,7 @@ def check_all_settled(truth: Truth, log: RegionLog) -> None:
 
 
 class _Ledger:
-    """What arrived in a shard minus what was sent, by arrival epoch, table and effective epoch; void epochs left out."""
+    """What arrived in a shard minus what was sent, by arrival epoch, table and effective epoch; no void epochs."""
 
     def __init__(self, truth: Truth, shard: int) -> None:
         self._truth = truth

@@ -1,0 +1,167 @@
+"""Simulated processes: the product's own state machines, started from durable state only, killed at any moment."""
+
+from abc import ABC, abstractmethod
+
+from ekko.schemas.errors import EkkoError, Fenced
+from ekko.streams.fanout.region import RegionFanout
+from ekko.streams.fanout.settings import FanoutSettings
+from ekko.streams.manager import ManagerSettings, StateManager
+from tests.simulation.environment import CENTRAL, Environment
+from tests.simulation.faults import Doom, Killed
+
+
+class Machine(ABC):
+    """A process with a supervisor: killed, it is started again some time later, knowing nothing but what is durable.
+
+    Attributes:
+        doom: when it is killed next.
+    """
+
+    restart_after_s = (0.01, 1.0)
+
+    def __init__(self, name: str, environment: Environment) -> None:
+        self.name, self.environment = name, environment
+        self.doom = Doom()
+        self.up = False
+        self._start_at_s = 0.0
+
+    def step(self) -> bool:
+        """Start it if it is down and due, else let it do one round; whether anything was done."""
+        now_s = self.environment.clock.now_s
+        try:
+            if not self.up:
+                if now_s < self._start_at_s:
+                    return False
+                self.start(now_s)
+                self.up = True
+                return True
+            return self.work(now_s)
+        except Killed as moment:
+            self.environment.log(f"{self.name} killed: {moment}")
+            self._end()
+        except EkkoError as error:
+            self.environment.log(f"{self.name} exits: {type(error).__name__}: {error}")
+            self.environment.watch(self.name, [error])
+            self._end()
+        return True
+
+    def kill(self) -> None:
+        """Kill it between two rounds."""
+        self.environment.log(f"{self.name} killed")
+        self._end()
+
+    def rest_easy(self) -> None:
+        """From now on it is not killed any more, and starts at once."""
+        self.doom.countdown = None
+        self._start_at_s = 0.0
+
+    def _end(self) -> None:
+        self.up = False
+        self.doom.countdown = None
+        self.crash()
+        rng = self.environment.rng
+        self._start_at_s = self.environment.clock.now_s + rng.uniform(*self.restart_after_s)
+
+    @abstractmethod
+    def start(self, now_s: float) -> None:
+        """Make the process from what is durable."""
+
+    @abstractmethod
+    def work(self, now_s: float) -> bool:
+        """One round; whether anything was done."""
+
+    @abstractmethod
+    def crash(self) -> None:
+        """Lose everything that is not durable."""
+
+
+class FanoutMachine(Machine):
+    """A region's fan-out, and at times its zombie: an older instance that does not know yet that it was replaced."""
+
+    def __init__(self, region: str, environment: Environment) -> None:
+        super().__init__(f"fan-out {region}", environment)
+        self.region = region
+        self.fanout: RegionFanout | None = None
+        self.zombie: RegionFanout | None = None
+
+    def start(self, now_s: float) -> None:
+        """See `Machine.start`."""
+        del now_s
+        environment, scenario = self.environment, self.environment.scenario
+        settings = FanoutSettings(
+            bandwidth_bytes_per_s=scenario.budget_bytes_s,
+            bulk_max_age_s=0.5,
+            express_percentile=scenario.percentile,
+            retry_s=0.1,
+        )
+        self.fanout = RegionFanout(
+            environment.connect(CENTRAL, self.doom),
+            environment.connect(self.region, self.doom),
+            self.region,
+            settings=settings,
+            clock=environment.clock,
+        )
+
+    def work(self, now_s: float) -> bool:
+        """See `Machine.work`."""
+        if self.zombie is not None:
+            self._step_zombie(now_s)
+        assert self.fanout is not None
+        done = self.fanout.step(now_s)
+        failures = [group.failure for group in self.fanout.groups.values() if group.failure is not None]
+        halts = [error for group in self.fanout.groups.values() for error in group.halted.values()]
+        self.environment.watch(self.name, [*failures, *halts])
+        return done
+
+    def replace(self) -> None:
+        """Start another instance while this one still runs."""
+        if self.up and self.zombie is None:
+            self.environment.log(f"{self.name}: another instance takes over while the old one lives on")
+            self.zombie, self.fanout = self.fanout, None
+            self.up = False
+            self._start_at_s = 0.0
+
+    def _step_zombie(self, now_s: float) -> None:
+        assert self.zombie is not None
+        try:
+            self.zombie.step(now_s)
+        except Fenced:
+            self.environment.log(f"{self.name}: the zombie is fenced")
+            self.zombie = None
+
+    def crash(self) -> None:
+        """See `Machine.crash`."""
+        self.fanout = self.zombie = None
+
+
+class ManagerMachine(Machine):
+    """A state manager; two of them make a leader and a standby."""
+
+    def __init__(self, number: int, environment: Environment) -> None:
+        super().__init__(f"manager {number}", environment)
+        self.manager: StateManager | None = None
+
+    def start(self, now_s: float) -> None:
+        """See `Machine.start`."""
+        del now_s
+        settings = ManagerSettings(epoch_interval_s=0.6, healthy_after_s=1.0, retry_s=0.1, catalogue_interval_s=0.3)
+        environment = self.environment
+        self.manager = StateManager(
+            environment.connect(CENTRAL, self.doom),
+            settings=settings,
+            clock=environment.clock,
+            connect=lambda region: environment.connect(region.name, self.doom),
+        )
+
+    def work(self, now_s: float) -> bool:
+        """See `Machine.work`."""
+        assert self.manager is not None
+        self.manager.listen()
+        done = self.manager.step(now_s)
+        failures = [model.failure for model in self.manager.models.values() if model.failure is not None]
+        self.environment.watch(self.name, failures)
+        return done
+
+    def crash(self) -> None:
+        """See `Machine.crash`."""
+        self.manager = None

@@ -1,0 +1,79 @@
+"""What a seed decides before the world begins: its shape and how much goes wrong in it."""
+
+import random
+from dataclasses import dataclass
+
+from ekko.schemas.declarations import TableDeclaration
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A world's shape.
+
+    Attributes:
+        own_brokers: each region has a cluster of its own.
+        tables: declared at first; `late_table` some time later, if any.
+        keys: number of keys that trainers touch.
+        ticks: steps of the schedule.
+        replica_shards: by region, the shards of each replica.
+        budget_bytes_s: bandwidth of the fan-outs, None: unlimited.
+        percentile: of the scores, above which rows are express.
+        trouble: 0 (quiet) to 1 (everything at once): scales the chance of every fault.
+        bad_input, rollbacks, retractions: chances a tick.
+    """
+
+    seed: int
+    regions: tuple[str, ...]
+    own_brokers: bool
+    model: str
+    shards: int
+    shard_groups: int
+    tables: tuple[TableDeclaration, ...]
+    late_table: TableDeclaration | None
+    keys: int
+    ticks: int
+    replica_shards: dict[str, tuple[tuple[int, ...], ...]]
+    budget_bytes_s: float | None
+    percentile: float
+    trouble: float
+    bad_input: float
+    rollbacks: float
+    retractions: float
+
+
+def scenario_of(seed: int) -> Scenario:
+    """The world of a seed."""
+    rng = random.Random(f"scenario {seed}")
+    shards = rng.randint(1, 4)
+    everything = tuple(range(shards))
+    regions = ("east", "west")
+    return Scenario(
+        seed=seed,
+        regions=regions,
+        own_brokers=rng.random() < 0.3,
+        model="ctr",
+        shards=shards,
+        shard_groups=rng.randint(1, shards),
+        tables=tuple(_table(rng, name) for name in ("wide", "deep")[: rng.randint(1, 2)]),
+        late_table=_table(rng, "late") if rng.random() < 0.3 else None,
+        keys=rng.choice((4, 12, 40)),
+        ticks=rng.randint(80, 240),
+        replica_shards={region: _placement(rng, everything) for region in regions},
+        budget_bytes_s=rng.choice((None, None, 1_000.0, 10_000.0)),
+        percentile=rng.choice((0.0, 50.0, 99.0)),
+        trouble=rng.choice((0.0, 0.3, 1.0)),
+        bad_input=rng.choice((0.0, 0.03)),
+        rollbacks=rng.choice((0.0, 0.015, 0.03)),
+        retractions=rng.choice((0.0, 0.03)),
+    )
+
+
+def _table(rng: random.Random, name: str) -> TableDeclaration:
+    return TableDeclaration(name, rng.choice((1, 2, 5)), fraction_bits=rng.choice((8, 24)))
+
+
+def _placement(rng: random.Random, everything: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Two replicas of everything, or three of which two share the shards."""
+    if len(everything) > 1 and rng.random() < 0.3:
+        return everything, everything[::2], everything[1::2]
+    return everything, everything

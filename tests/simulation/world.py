@@ -1,0 +1,151 @@
+"""One seed: a world goes through its schedule, is healed, comes to rest, and every law is checked."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ekko.schemas import topics
+from ekko.streams.log import Partition
+from tests.simulation.checks.rejections import check_rejections
+from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
+from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
+from tests.simulation.environment import CENTRAL, Environment
+from tests.simulation.input import Input
+from tests.simulation.lanes import RegionLog, read_region
+from tests.simulation.machines import FanoutMachine, Machine, ManagerMachine
+from tests.simulation.scenario import Scenario, scenario_of
+from tests.simulation.truth import Truth
+
+_QUIET_ROUNDS = 6
+_MOST_ROUNDS = 600
+
+
+class Event(NamedTuple):
+    """Something that may happen in a tick."""
+
+    chance: float
+    happen: Callable[[], None]
+
+
+class World:
+    """All processes of a scenario and what happens to them."""
+
+    def __init__(self, scenario: Scenario, trace: Callable[[str], None]) -> None:
+        self.scenario = scenario
+        self.environment = Environment(scenario, trace)
+        self.environment.declare(scenario.tables)
+        self.input = Input(self.environment)
+        self.fanouts = [FanoutMachine(region, self.environment) for region in scenario.regions]
+        self.managers = [ManagerMachine(number, self.environment) for number in range(2)]
+        self.machines: list[Machine] = [*self.fanouts, *self.managers]
+        self._rng = self.environment.rng
+        self._events = self._possible_events()
+
+    def live(self) -> None:
+        """Go through the schedule."""
+        for _ in range(self.scenario.ticks):
+            self.environment.clock.now_s += self._rng.choice((0.001, 0.01, 0.03, 0.1))
+            for event in self._events:
+                if self._rng.random() < event.chance:
+                    event.happen()
+            for machine in self._rng.sample(self.machines, k=self._rng.randint(1, len(self.machines))):
+                machine.step()
+
+    def come_to_rest(self) -> None:
+        """Nothing goes wrong any more: everything that was begun must end."""
+        environment = self.environment
+        environment.weather.clear()
+        environment.log("healed")
+        for machine in self.machines:
+            machine.rest_easy()
+        for _ in range(3):  # the last two decide about blocks that name catalogue offsets nobody knows
+            self.input.barrier()
+        quiet = 0
+        for _ in range(_MOST_ROUNDS):
+            # Budgets are in debt for a second at most, so nothing that waits waits longer than a few quiet rounds.
+            environment.clock.now_s += 0.5 if quiet else 0.05
+            done = [machine.step() for machine in self.machines if not isinstance(machine, ManagerMachine)]
+            quiet = 0 if any(done) else quiet + 1
+            if quiet > _QUIET_ROUNDS:
+                return
+        raise AssertionError(f"no rest after {_MOST_ROUNDS} rounds")
+
+    def check(self) -> None:
+        """Every law, at rest."""
+        scenario = self.scenario
+        truth = Truth(self.environment.brokers[CENTRAL], scenario.model)
+        logs = [self._region_log(region) for region in scenario.regions]
+        for log in logs:
+            check_seqs_contiguous(log)
+            check_barriers_forwarded(log, truth.epoch)
+            check_settled_is_honest(truth, log)
+            check_all_settled(truth, log)
+        check_rejections(truth, logs)
+
+    def _region_log(self, region: str) -> RegionLog:
+        return read_region(self.environment.brokers[region], self.scenario.model, region, self.scenario.shards)
+
+    # ---- what may happen ---------------------------------------------------------------------------------------------
+
+    def _possible_events(self) -> list[Event]:
+        scenario, trouble = self.scenario, self.scenario.trouble
+        return [
+            Event(0.5, self.input.publish),
+            Event(scenario.bad_input, self.input.rubbish),
+            Event(scenario.retractions, self.input.retract),
+            Event(scenario.rollbacks, self.input.roll_back),
+            Event(0.01 if scenario.late_table else 0.0, self._add_table),
+            Event(0.03 * trouble, self._kill),
+            Event(0.06 * trouble, self._doom),
+            Event(0.02 * trouble, self._make_zombie),
+            Event(0.05 * trouble, self._change_weather),
+            Event(0.02 * trouble, self._take_broker_away),
+            Event(0.03 * trouble, self._stall_a_partition),
+        ]
+
+    def _add_table(self) -> None:
+        if self.scenario.late_table is not None:
+            self.environment.declare((*self.scenario.tables, self.scenario.late_table))
+
+    def _kill(self) -> None:
+        machine = self._rng.choice(self.machines)
+        if machine.up:
+            machine.kill()
+
+    def _doom(self) -> None:
+        """A kill in the middle of something, soon."""
+        self._rng.choice(self.machines).doom.countdown = self._rng.randint(0, 12)
+
+    def _make_zombie(self) -> None:
+        self._rng.choice(self.fanouts).replace()
+
+    def _change_weather(self) -> None:
+        weather = self.environment.weather
+        weather.uncertain = self._rng.choice((0.0, 0.05, 0.3))
+        weather.refused = self._rng.choice((0.0, 0.05, 0.3))
+        weather.late_markers = self._rng.choice((0.0, 0.5))
+        weather.lag = self._rng.choice((0.0, 0.2, 0.6))
+
+    def _take_broker_away(self) -> None:
+        cluster = self._rng.choice(sorted(self.environment.brokers))
+        self.environment.log(f"broker {cluster} away")
+        self.environment.weather.away_until_s[cluster] = self.environment.clock.now_s + self._rng.uniform(0.05, 1.5)
+
+    def _stall_a_partition(self) -> None:
+        scenario, now_s = self.scenario, self.environment.clock.now_s
+        shard = self._rng.randrange(scenario.shards)
+        names = [topics.deltas(scenario.model)] + [
+            topics.lane(scenario.model, region, lane) for region in scenario.regions for lane in ("express", "bulk")
+        ]
+        stalled = Partition(self._rng.choice(names), shard)
+        self.environment.weather.stalled_until_s[stalled] = now_s + self._rng.uniform(0.05, 2.0)
+
+
+def simulate(seed: int, trace: Callable[[str], None] = lambda _: None) -> None:
+    """Run one seed; raises AssertionError naming the law that was broken."""
+    scenario = scenario_of(seed)
+    trace(repr(scenario))
+    world = World(scenario, trace)
+    with world.environment.clock.installed():
+        world.live()
+        world.come_to_rest()
+        world.check()
