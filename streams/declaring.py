@@ -31,7 +31,7 @@ def declare(central: Cluster, declarations: Declarations, connect: Connect) -> l
     Args:
         central: the central cluster.
         declarations: see `declaring_file.read_declarations`.
-        connect: called for regions that name a bootstrap of their own, `KafkaCluster` for instance; closed again here.
+        connect: called for regions that name a bootstrap of their own; what it returns is closed again here.
 
     Raises:
         CatalogueConflict: a dim, shard count, ... would change, or a topic that exists is not as it must be.

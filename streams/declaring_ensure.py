@@ -12,8 +12,8 @@ from ekko.streams.declaring_plan import Declarations
 from ekko.streams.declaring_topics import Need
 from ekko.streams.log import Cluster, Partition
 
-Connect = Callable[[str], Cluster]
-"""Makes the connection to a region's own cluster from its bootstrap."""
+Connect = Callable[[RegionDeclaration], Cluster]
+"""Makes the connection to the own cluster of a region that has one."""
 
 
 def ensure_base(central: Cluster) -> list[str]:
@@ -66,7 +66,7 @@ def ensure_topics(central: Cluster, catalogue: Catalogue, wanted: Declarations, 
 @contextmanager
 def region_cluster(region: RegionDeclaration, connect: Connect) -> Iterator[Cluster]:
     """A connection to a region's own cluster; what does not work there is said to be there."""
-    cluster = connect(region.bootstrap)
+    cluster = connect(region)
     try:
         yield cluster
     except ConnectionFailed as error:

@@ -13,6 +13,7 @@ import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas import topics
+from ekko.schemas.declarations import RegionDeclaration
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.declaring import delete_model, delete_region
 from ekko.streams.kafka import KafkaCluster
@@ -38,9 +39,13 @@ def kafka(broker: Broker) -> Iterator[KafkaCluster]:
         yield cluster
         models, regions = _declared(cluster)
         for model in models - before[0]:
-            delete_model(cluster, model, KafkaCluster)
+            delete_model(cluster, model, _connect)
         for region in regions - before[1]:
-            delete_region(cluster, region, KafkaCluster)
+            delete_region(cluster, region, _connect)
+
+
+def _connect(region: RegionDeclaration) -> KafkaCluster:
+    return KafkaCluster(region.bootstrap)
 
 
 def _declared(cluster: KafkaCluster) -> tuple[set[str], set[str]]:

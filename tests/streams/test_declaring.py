@@ -36,8 +36,8 @@ class LostReply(Faults):
         return self.fates.pop() if self.fates else Fate.DONE
 
 
-def nowhere(bootstrap: str) -> Cluster:
-    raise AssertionError(f"nobody should connect to {bootstrap}")
+def nowhere(region: RegionDeclaration) -> Cluster:
+    raise AssertionError(f"nobody should connect to {region}")
 
 
 @pytest.fixture
@@ -294,8 +294,8 @@ def test_a_region_with_its_own_cluster_gets_its_topics_there(memory: MemoryClust
     regional = MemoryCluster(MemoryBroker(time.monotonic))
     asked: list[str] = []
 
-    def connect(bootstrap: str) -> Cluster:
-        asked.append(bootstrap)
+    def connect(region: RegionDeclaration) -> Cluster:
+        asked.append(region.bootstrap)
         return regional
 
     region = RegionDeclaration("east", bootstrap="east-kafka:9092")
@@ -318,9 +318,11 @@ def test_a_region_with_its_own_cluster_gets_its_topics_there(memory: MemoryClust
 def test_a_region_cannot_move_to_a_cluster_without_its_lanes(memory: MemoryCluster) -> None:
     clusters = {name: MemoryCluster(MemoryBroker(time.monotonic)) for name in ("a:1", "b:1")}
     model = ModelDeclaration("ctr", shards=1)
-    declare(memory, Declarations((RegionDeclaration("east", "a:1"),), (model,)), clusters.__getitem__)
+    declare(
+        memory, Declarations((RegionDeclaration("east", "a:1"),), (model,)), lambda region: clusters[region.bootstrap]
+    )
     with pytest.raises(CatalogueConflict, match="is gone"):
-        declare(memory, Declarations((RegionDeclaration("east", "b:1"),)), clusters.__getitem__)
+        declare(memory, Declarations((RegionDeclaration("east", "b:1"),)), lambda region: clusters[region.bootstrap])
     assert read(memory).region("east").bootstrap == "a:1"
 
 
