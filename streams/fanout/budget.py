@@ -57,6 +57,14 @@ class Budget:
             # Half a horizon at least: many transactions of a row or two would cost more than they carry.
             return max(self._all.worthwhile(), self._sure.worthwhile() if overdue else 0.0)
 
+    def in_debt(self, now_s: float) -> bool:
+        """Whether express alone has taken more than there is."""
+        if self._all is None:
+            return False
+        with self._lock:
+            self._all.refill(now_s)
+            return self._all.tokens < 0
+
     def spend(self, express_bytes: int, bulk_bytes: int, now_s: float) -> None:
         """Account for what was sent, bytes after compression."""
         if self._all is None or self._sure is None:

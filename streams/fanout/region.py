@@ -54,8 +54,8 @@ class RegionFanout:
         chosen = settings or FanoutSettings()
         catalogue = SharedCatalogue(central)
         catalogue.refresh(chosen.timeout_s)
-        sorter = Sorter(chosen.express_percentile, load_score(chosen.score), chosen.score or "ekko")
         budget = Budget(chosen.bandwidth_bytes_per_s, bulk_share=chosen.bulk_share, now_s=clock())
+        sorter = Sorter(chosen.express_percentile, budget, load_score(chosen.score), chosen.score or "ekko")
         self._context = RegionContext(central, regional, catalogue.region(region), catalogue, sorter, budget, chosen)
         self._clock = clock
         self._shares: dict[str, Shares] = {}

@@ -98,12 +98,12 @@ def checked(scores: object, count: int, name: str) -> Float64s:
 class ScoreWindow:
     """Percentiles of the scores of a sliding window: DDSketch (Masson, Rim, Lee, VLDB '19) as numpy counts.
 
-    A percentile is within `accuracy` of the true one, relative, for scores in [1e-9, 1e9]; smaller ones count as 0 and
-    larger ones as 1e9. The window is cut in `slices` sub-sketches that are dropped whole, so it spans between
-    window_s * (1 - 1/slices) and window_s. Thread-safe: all models of a region share one.
+    A percentile lies in the bucket of the true one: 2 * `accuracy` wide, relative, for scores in [1e-9, 1e9]; smaller
+    ones count as 0 and larger ones as 1e9. The window is cut in `slices` sub-sketches that are dropped whole, so it
+    spans between window_s * (1 - 1/slices) and window_s. Thread-safe: all models of a region share one.
     """
 
-    def __init__(self, *, window_s: float = 60.0, slices: int = 6, accuracy: float = 0.01) -> None:
+    def __init__(self, *, window_s: float = 60.0, slices: int = 6, accuracy: float = 0.0025) -> None:
         self._gamma = (1 + accuracy) / (1 - accuracy)
         self._lowest, self._highest = self._bucket(1e-9), self._bucket(1e9)
         self._counts = np.zeros((slices, self._highest - self._lowest + 2), np.int64)
@@ -124,16 +124,22 @@ class ScoreWindow:
             self._turn(now_s)
             self._counts[self._slice % len(self._counts)] += counts
 
-    def percentile(self, percent: float, now_s: float) -> float:
-        """The score below which `percent` % of the window's scores lie; 0 while the window is empty."""
+    def percentile(self, percent: float, now_s: float) -> tuple[float, float]:
+        """Bounds of the score below which `percent` % of the window's scores lie; zeros while the window is empty.
+
+        Whatever is at or above the true percentile is at or above the lower bound.
+        """
         with self._lock:
             self._turn(now_s)
             totals = self._counts.sum(axis=0).cumsum()
         if not totals[-1]:
-            return 0.0
+            return 0.0, 0.0
         rank = percent / 100 * (totals[-1] - 1)
         column = int(np.searchsorted(totals, rank, side="right"))
-        return 0.0 if column == 0 else float(2 * self._gamma ** (column - 1 + self._lowest) / (self._gamma + 1))
+        if column == 0:
+            return 0.0, 0.0
+        upper = self._gamma ** (column - 1 + self._lowest)
+        return upper / self._gamma, upper
 
     def _turn(self, now_s: float) -> None:
         current = int(now_s // self._slice_s)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.signals import Shares
+from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.rows import Bools, RowUpdates
 from ekko.streams.fanout.score import Float64s, Score, Scored, ScoreWindow, checked, ekko_score
 
@@ -42,8 +43,8 @@ class Sorter:
         score: see `score.load_score`.
     """
 
-    def __init__(self, percentile: float, score: Score = ekko_score, name: str = "ekko") -> None:
-        self._percentile = percentile
+    def __init__(self, percentile: float, budget: Budget, score: Score = ekko_score, name: str = "ekko") -> None:
+        self._percentile, self._budget = percentile, budget
         self._score, self._name = score, name
         self._window = ScoreWindow()
         self._norms: dict[str, _Norms] = {}
@@ -69,7 +70,11 @@ class Sorter:
         return report
 
     def express(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s, now_s: float) -> Bools:
-        """Which rows are express: bool[N]. `norms`: of the accumulated deltas, float64[N], in parameter units."""
+        """Which rows are express: bool[N]. `norms`: of the accumulated deltas, float64[N], in parameter units.
+
+        While the budget is in debt, rows just at the percentile are not: where many have the same score, express would
+        be more than the link carries for ever.
+        """
         shares = self._shares.get(model)
         scores = self._score(
             Scored(
@@ -86,7 +91,8 @@ class Sorter:
         if self._score is not ekko_score:
             scores = checked(scores, len(updates), self._name)
         self._window.add(scores, now_s)
-        return scores >= self._window.percentile(self._percentile, now_s)
+        lower, upper = self._window.percentile(self._percentile, now_s)
+        return scores > upper if self._budget.in_debt(now_s) else scores >= lower
 
     def _mean_norm(self, model: str, shares: Shares | None) -> float:
         if shares is not None and shares.mean_gradient > 0:

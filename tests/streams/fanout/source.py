@@ -29,7 +29,7 @@ class Source:
         self.cluster, self.name, self.shards, self.dim = cluster, name, shards, dim
         model = ModelDeclaration(name, shards=shards, tables=(TableDeclaration("embedding", dim),))
         region = RegionDeclaration(name, bootstrap=regional)
-        declare(cluster, Declarations((region,), (model,)), KafkaCluster)
+        declare(cluster, Declarations((region,), (model,)), lambda region: KafkaCluster(region.bootstrap))
         catalogue = Catalogue(cluster)
         catalogue.refresh()
         self.catalogue_end = catalogue.end
