@@ -9,9 +9,10 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
-from ekko.streams.manager.members import Connect, MembersView
+from ekko.streams.manager.members import Connect
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.progress import region_progress
+from ekko.streams.manager.regions import Regions
 from ekko.streams.manager.settings import ManagerSettings
 
 _log = logging.getLogger(__name__)
@@ -38,11 +39,10 @@ class StateManager:
         connect: Connect | None = None,
     ) -> None:
         self.models: dict[str, ModelManager] = {}
-        self.regions: dict[str, MembersView] = {}
         self._central, self._clock = central, clock
         self._settings = settings or ManagerSettings()
-        self._connect: Connect = connect or (lambda _: central)
         self._catalogue = Catalogue(central)
+        self._regions = Regions(connect or (lambda _: central), self._catalogue.codec, self._settings.retry_s)
         self._catalogue_due_s = 0.0
         self._catalogue_failure = ""
 
@@ -60,24 +60,17 @@ class StateManager:
 
     def listen(self) -> bool:
         """Take in the regions' announcements without waiting; only for those who do not call `run`."""
-        heard = False
-        for view in self.regions.values():
-            heard = view.step() or heard
-        return heard
+        return self._regions.listen()
 
     def run(self, stop: threading.Event) -> None:
         """Step until `stop` is set."""
-        listeners: dict[str, threading.Thread] = {}
-        while not stop.is_set():
-            for name in self.regions.keys() - listeners.keys():
-                listeners[name] = threading.Thread(target=self._listen, args=(name, stop), name=f"members-{name}")
-                listeners[name].start()
-            listeners = {name: thread for name, thread in listeners.items() if thread.is_alive()}
-            if not self.step(self._clock()):
-                stop.wait(_IDLE_S)
-        for thread in listeners.values():
-            thread.join()
-        self.close()
+        self._regions.start()
+        try:
+            while not stop.is_set():
+                if not self.step(self._clock()):
+                    stop.wait(_IDLE_S)
+        finally:
+            self.close()
 
     def barrier_now(self, model: str) -> None:
         """Make the next barrier of `model` due at the next step."""
@@ -87,22 +80,13 @@ class StateManager:
         """Let go of every tenure and connection."""
         for manager in self.models.values():
             manager.close()
-        for view in self.regions.values():
-            view.close()
+        self._regions.close()
         self._catalogue.close()
-
-    def _listen(self, name: str, stop: threading.Event) -> None:
-        view = self.regions.get(name)
-        while view is not None and not stop.is_set():
-            view.step(0.2)
-            if view.failure is not None:
-                stop.wait(self._settings.retry_s)
-            view = self.regions.get(name)
 
     def _complete(self, model: ModelDeclaration) -> dict[str, int]:
         return {
-            name: region_progress(view.members, model, view.region.incarnation).readable
-            for name, view in self.regions.items()
+            name: region_progress(region.members, model, region.incarnation).readable
+            for name, region in self._regions.now().items()
         }
 
     def _follow_catalogue(self, now_s: float) -> None:
@@ -118,7 +102,7 @@ class StateManager:
             return
         self._catalogue_failure = ""
         self._follow_models()
-        self._follow_regions()
+        self._regions.follow(self._catalogue.regions)
 
     def _follow_models(self) -> None:
         declared = self._catalogue.models
@@ -132,16 +116,6 @@ class StateManager:
                 self.models[name] = ModelManager(
                     self._central, self._catalogue.codec, model, self._settings, self._catalogue_end
                 )
-
-    def _follow_regions(self) -> None:
-        declared = self._catalogue.regions
-        for name, view in list(self.regions.items()):
-            if name not in declared or declared[name] != view.region:
-                self.regions.pop(name)  # its listener sees that and ends
-                view.close()
-        for name, region in declared.items():
-            if name not in self.regions:
-                self.regions[name] = MembersView(self._connect, region, self._catalogue.codec)
 
     def _catalogue_end(self) -> int:
         self._catalogue.refresh(timeout_s=5.0)

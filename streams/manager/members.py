@@ -1,6 +1,7 @@
 """Replicas of a region as they announce themselves."""
 
 import logging
+import threading
 from collections.abc import Callable
 
 from ekko.schemas import topics
@@ -23,20 +24,28 @@ class MembersView:
         connect: makes the connection to the region's cluster, once; whoever gives it closes it.
         region: whose members.
         codec: knows the catalogue's writer schemas.
+
+    Attributes:
+        caught_up: set once the topic was read to the end that it had when it was opened.
+        stopped: set by whoever no longer wants it followed.
+        failure: why the region cannot be read at the moment.
     """
 
     def __init__(self, connect: Connect, region: RegionDeclaration, codec: Codec) -> None:
         self.region = region
         self.failure: Exception | None = None
+        self.caught_up = threading.Event()
+        self.stopped = threading.Event()
         self._connect, self._codec = connect, codec
         self._cluster: Cluster | None = None
         self._reader: Reader | None = None
         self._members: dict[str, Member] = {}
+        self._ends: dict[Partition, int] = {}
 
     @property
     def members(self) -> list[Member]:
         """The last announcement of every replica."""
-        return list(self._members.values())
+        return list(self._members.copy().values())
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """Take in what is new; returns whether anything was. Trouble is kept in `failure` and leads to a new try."""
@@ -53,6 +62,8 @@ class MembersView:
         self.failure = None
         for record in records:
             self._take(record.key, record.value)
+        if all(self._reader.position(partition) >= end for partition, end in self._ends.items()):
+            self.caught_up.set()
         return bool(records)
 
     def close(self) -> None:
@@ -66,8 +77,10 @@ class MembersView:
             self._cluster = self._connect(self.region)
         topic = topics.members(self.region.name)
         partitions = [Partition(topic, number) for number in range(self._cluster.topics().get(topic, 1))]
+        bounds = self._cluster.bounds(partitions)
+        self._ends = {partition: bound.end for partition, bound in bounds.items()}
         reader = self._cluster.reader()
-        reader.assign({partition: bounds.low for partition, bounds in self._cluster.bounds(partitions).items()})
+        reader.assign({partition: bound.low for partition, bound in bounds.items()})
         return reader
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:

@@ -46,8 +46,8 @@ def region_progress(
 
 
 def has_undone(state: ReplicaState, void: EpochRange) -> bool:
-    """Whether a replica has taken `void` back on all of its shards."""
-    return void in state.voids
+    """Whether a replica has taken `void` back."""
+    return any(known.first <= void.first and void.last <= known.last for known in state.voids)
 
 
 def replica_state(

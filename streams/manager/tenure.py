@@ -1,11 +1,13 @@
 """The exclusive right to write one model's barriers and states."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
+from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
 from ekko.streams.manager.barriers import Amendment, following
 from ekko.streams.manager.history import CONTROL_KEY, read_history, source_partitions, state_of
@@ -40,8 +42,16 @@ class Tenure:
             self._writer.close()
             raise
 
-    def write_barrier(self, catalogue_end: int, now_s: float, amend: Amendment | None = None) -> ModelState:
+    def write_barrier(
+        self, catalogue_end: int, now_s: float, amend: Amendment | None = None, entry: AuditEntry | None = None
+    ) -> ModelState:
         """Close the epoch in every shard in one transaction, then publish the state it opens.
+
+        Args:
+            catalogue_end: the catalogue's end, read after the last barrier was committed.
+            now_s: seconds since 1970.
+            amend: what the barrier changes.
+            entry: written to the audit trail in the same transaction, with the barrier's epoch and generation.
 
         Raises:
             Fenced: somebody else holds the tenure now; nothing was written.
@@ -54,6 +64,10 @@ class Tenure:
         value = encode(barrier)
         outputs = [Output(partition, value) for partition in source_partitions(self.model)]
         outputs.append(Output(Partition(topics.control(self.model.name), 0), value, CONTROL_KEY))
+        if entry is not None:
+            details = entry.details | {"epoch": str(barrier.epoch), "generation": str(barrier.generation)}
+            written = encode(replace(entry, details=details))
+            outputs.append(Output(Partition(topics.audit(self.model.name), 0), written))
         offsets = self._writer.transact(outputs)
         self.barrier = barrier
         state = state_of(self.model, barrier, tuple(offsets[: self.model.shards]))

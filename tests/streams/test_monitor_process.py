@@ -22,31 +22,24 @@ from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.signals import Shares, Signal
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Output, Partition, TopicSpec, read_all
-
-SHARES = Partition(topics.SHARES, 0)
-CATALOGUE = Partition(topics.CATALOGUE, 0)
+from ekko.streams.log import Output, Partition, read_all
 
 
 class Signals:
     """Declares models, sends their signals, reads their shares."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self.cluster = KafkaCluster(bootstrap)
-        self.cluster.create_topics([TopicSpec(topics.CATALOGUE, 1), TopicSpec(topics.SHARES, 1)])
+    def __init__(self, cluster: KafkaCluster) -> None:
+        self.cluster = cluster
         self.writer = self.cluster.writer()
 
     def declare(self, name: str) -> ModelDeclaration:
-        self.cluster.create_topics([TopicSpec(topics.signals(name), 1)])
-        self.send(Output(CATALOGUE, encode(ModelDeclaration(name)), b"model:" + name.encode()))
+        declare(self.cluster, Declarations((), (ModelDeclaration(name, shards=1),)), lambda _: self.cluster)
         catalogue = Catalogue(self.cluster)
         catalogue.refresh()
         return catalogue.model(name)
-
-    def delete(self, model: ModelDeclaration) -> None:
-        gone = ModelDeclaration(model.name, incarnation=model.incarnation, deleted=True)
-        self.send(Output(CATALOGUE, encode(gone), b"model:" + model.name.encode()))
 
     def send(self, output: Output) -> None:
         self.writer.send(output)
@@ -80,8 +73,8 @@ class Signals:
 
 
 @pytest.fixture
-def signals(broker: Broker) -> Signals:
-    return Signals(broker.bootstrap)
+def signals(kafka: KafkaCluster) -> Signals:
+    return Signals(kafka)
 
 
 @contextmanager
@@ -149,5 +142,3 @@ def test_signals_become_shares_through_kills_and_new_models(
         signals.wait_for_shares({one.name: (0.25, 3.0), third.name: (0.5, 0.0)}, killed_us)
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0
-    for model in (one, other, third):
-        signals.delete(model)

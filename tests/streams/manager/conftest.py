@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ekko.schemas import topics
-from ekko.schemas.codec import Codec, encode
+from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
+from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.manager.history import read_states
 from ekko.streams.memory_broker import MemoryBroker
 from ekko.streams.memory_faults import Faults
@@ -27,23 +29,18 @@ class World:
         self.connect = connect
         self.cluster = connect()
         self.codec = Codec()
-        self.cluster.create_topics([TopicSpec(topics.CATALOGUE, 1)])
         self.model = self.declare_model(name)
 
     def declare_model(self, name: str) -> ModelDeclaration:
-        self.cluster.create_topics(
-            [TopicSpec(topics.deltas(name), SHARDS)]
-            + [TopicSpec(topic(name), 1) for topic in (topics.control, topics.states, topics.audit, topics.signals)]
-        )
-        self.write(
-            Partition(topics.CATALOGUE, 0), encode(ModelDeclaration(name, shards=SHARDS)), b"model:" + name.encode()
-        )
+        self._declare(Declarations((), (ModelDeclaration(name, shards=SHARDS),)))
         return self.catalogue().model(name)
 
     def declare_region(self, name: str) -> RegionDeclaration:
-        self.cluster.create_topics([TopicSpec(topics.members(name), 1)])
-        self.write(Partition(topics.CATALOGUE, 0), encode(RegionDeclaration(name)), b"region:" + name.encode())
+        self._declare(Declarations((RegionDeclaration(name),), ()))
         return self.catalogue().region(name)
+
+    def _declare(self, declarations: Declarations) -> None:
+        declare(self.cluster, declarations, lambda _: self.connect())
 
     def catalogue(self) -> Catalogue:
         catalogue = Catalogue(self.cluster)
@@ -94,6 +91,7 @@ def world(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[World]:
     if request.param == "memory":
         yield request.getfixturevalue("memory")
         return
+    request.getfixturevalue("kafka")  # deletes what the test declares
     bootstrap = request.getfixturevalue("broker").bootstrap
     world = World(lambda: KafkaCluster(bootstrap), topic_prefix[:60])
     yield world

@@ -22,7 +22,8 @@ EKKO = [str(Path(sys.executable).with_name("ekko"))]
 
 
 @pytest.fixture
-def world(broker: Broker, topic_prefix: str) -> World:
+def world(broker: Broker, kafka: KafkaCluster, topic_prefix: str) -> World:
+    assert kafka is not None  # deletes what the test declares
     return World(lambda: KafkaCluster(broker.bootstrap), topic_prefix[:60])
 
 

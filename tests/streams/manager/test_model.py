@@ -7,7 +7,7 @@ from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, Verdict
 from ekko.schemas.errors import CommitUncertain, Fenced, GapError
-from ekko.streams.log import Cluster, Output, Partition, read_all
+from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.barriers import following, rolling_back
 from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, source_partitions
 from ekko.streams.manager.model import ModelManager
@@ -109,8 +109,7 @@ def test_candidates_become_healthy(world: World) -> None:
 def test_lost_control_records_are_noticed(memory: World) -> None:
     Tenure(memory.cluster, memory.codec, memory.model, 0).write_barrier(0, 1)
     memory.cluster.delete_topics([topics.control(memory.model.name)])
-    memory.cluster.create_topics([])
-    memory.declare_model(memory.model.name)
+    memory.cluster.create_topics([TopicSpec(topics.control(memory.model.name), 1)])
     with pytest.raises(GapError, match="ends at nothing"):
         read_history(memory.cluster, memory.codec, memory.model)
 

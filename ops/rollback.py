@@ -1,0 +1,96 @@
+"""`ekko rollback`: plan, barrier, acknowledgements as they come."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ekko.ops.process import central_cluster, region_cluster
+from ekko.ops.settings import Settings
+from ekko.schemas.epochs import EpochRange
+from ekko.schemas.errors import StateUnavailable
+from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.manager.barriers import beginning, rolling_back
+from ekko.streams.manager.history import read_control, read_states
+from ekko.streams.manager.intervention import actor, intervene
+from ekko.streams.manager.regions import Regions
+from ekko.streams.manager.rollback import Acknowledgements, RollbackPlan, plan_rollback
+
+Tell = Callable[[str], None]
+_REGION_WAIT_S = 15.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the operator asked for; `to` None means the last healthy state."""
+
+    model: str
+    to: int | None
+    reason: str
+    dry_run: bool
+    force: bool
+    timeout_s: float
+
+
+def run(settings: Settings, request: Request, tell: Tell) -> bool:
+    """Roll back; returns whether every replica that is up has acknowledged `durable` in time.
+
+    Raises:
+        StateUnavailable: no such state to return to, or a region cannot undo so far and `force` was not given.
+    """
+    central = central_cluster(settings)
+    catalogue = Catalogue(central)
+    catalogue.refresh()
+    model = catalogue.model(request.model)
+    regions = Regions(lambda region: region_cluster(settings, region), catalogue.codec)
+    regions.follow(catalogue.regions)
+    regions.start()
+    try:
+        for name in regions.wait(_REGION_WAIT_S):
+            tell(f"region {name} does not answer: its replicas undo when it is back")
+        barrier = read_control(central, catalogue.codec, model) or beginning(model.incarnation or 0)
+        states = read_states(central, catalogue.codec, model)
+        plan = plan_rollback(model, barrier, states, regions.now(), request.to)
+        _tell_plan(plan, tell)
+        if request.dry_run:
+            return True
+        if plan.obstacles and not request.force:
+            raise StateUnavailable(
+                "nothing was done: " + "; ".join(plan.obstacles),
+                hint="choose a later state, `ekko rewind`, or --force: such replicas stop serving and adopt a peer",
+            )
+        entry = AuditEntry(
+            request.model, "rollback", actor(), request.reason, int(time.time() * 1e6), {"to": str(plan.to)}
+        )
+        start = time.monotonic()
+        opened = intervene(central, catalogue, model, rolling_back(plan.to), entry)
+        void = EpochRange(plan.to, opened.epoch - 1)
+        tell(
+            f"{time.monotonic() - start:7.3f} s  barrier {opened.epoch} is in the log: void {void.first} to {void.last}"
+        )
+        return _await(Acknowledgements(model, void), regions, start, request.timeout_s, tell)
+    finally:
+        regions.close()
+        catalogue.close()
+
+
+def _tell_plan(plan: RollbackPlan, tell: Tell) -> None:
+    tell(f"return to state {plan.to}: epochs {plan.void.first} to {plan.void.last} are taken back")
+    tell(f"generation {plan.generation} begins: blocks of earlier ones are rejected from there on")
+    for obstacle in plan.obstacles:
+        tell(f"obstacle: {obstacle}")
+
+
+def _await(acknowledgements: Acknowledgements, regions: Regions, start: float, timeout_s: float, tell: Tell) -> bool:
+    while True:
+        now = regions.now()
+        for one in acknowledgements.take(now):
+            tell(f"{time.monotonic() - start:7.3f} s  {one.stage:8}  {one.region}/{one.replica}")
+        missing = acknowledgements.missing(now, time.time())
+        if not missing:
+            return True
+        if time.monotonic() - start > timeout_s:
+            tell(f"no durable acknowledgement within {timeout_s} s from {', '.join(missing)}")
+            return False
+        time.sleep(_POLL_S)

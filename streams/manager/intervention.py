@@ -1,0 +1,65 @@
+"""One barrier written on behalf of a person (or a policy): rollback, deny list, withdrawal.
+
+Whoever intervenes takes the model's tenure for a moment: it works with the manager alive, paused or dead. A running
+manager finds itself fenced, stands by, and takes the tenure back when no more barriers come.
+"""
+
+import getpass
+import socket
+
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import ModelState
+from ekko.schemas.errors import CommitUncertain, Fenced, TransactionAborted
+from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.log import Cluster
+from ekko.streams.manager.barriers import Amendment
+from ekko.streams.manager.tenure import Tenure
+
+_ATTEMPTS = 5
+
+
+def intervene(
+    cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, amend: Amendment, entry: AuditEntry
+) -> ModelState:
+    """Write a barrier with `amend`, its state and its audit entry; exactly once, whatever happens to the commit.
+
+    The barrier is known by `entry.at_us`, its time of writing, when it is looked for after a commit of unknown fate.
+
+    Raises:
+        StateUnavailable: see the amendment; nothing was written.
+        Fenced: other managers came in between again and again; nothing was written.
+    """
+    now_s = entry.at_us / 1e6
+    for attempt in range(_ATTEMPTS):
+        tenure = _take(cluster, catalogue.codec, model, now_s)
+        if tenure is None:
+            continue
+        try:
+            done = _written(tenure, entry.at_us) if attempt else None
+            if done is not None:
+                return done
+            catalogue.refresh()
+            return tenure.write_barrier(catalogue.end, now_s, amend, entry)
+        except (CommitUncertain, Fenced, TransactionAborted):
+            continue
+        finally:
+            tenure.close()
+    raise Fenced(f"model {model.name}: other managers took the tenure {_ATTEMPTS} times in a row; nothing was written")
+
+
+def actor() -> str:
+    """Who runs this process, for the audit trail: user@host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _take(cluster: Cluster, codec: Codec, model: ModelDeclaration, now_s: float) -> Tenure | None:
+    try:
+        return Tenure(cluster, codec, model, now_s)
+    except (CommitUncertain, Fenced, TransactionAborted):
+        return None
+
+
+def _written(tenure: Tenure, written_us: int) -> ModelState | None:
+    return next((state for state in tenure.states.values() if state.written_us == written_us), None)

@@ -1,0 +1,65 @@
+"""Interventions: beside a running manager, and whatever becomes of the commit."""
+
+import pytest
+
+from ekko.schemas import topics
+from ekko.schemas.epochs import EpochRange, Verdict
+from ekko.schemas.errors import StateUnavailable
+from ekko.schemas.signals import AuditEntry
+from ekko.streams.log import Cluster, read_all
+from ekko.streams.manager import ManagerSettings
+from ekko.streams.manager.barriers import denying, rolling_back
+from ekko.streams.manager.intervention import intervene
+from ekko.streams.manager.model import ModelManager
+from ekko.streams.memory_faults import Fate
+
+from .conftest import World, faulty
+from .test_model import Once
+
+
+def entry(world: World, at_us: int = 5_000_000) -> AuditEntry:
+    return AuditEntry(world.model.name, "rollback", "me", "because", at_us, {"to": "1"})
+
+
+def audit(world: World) -> list[AuditEntry]:
+    world.settle()
+    found = (world.codec.decode(record.value) for record in read_all(world.cluster, topics.audit(world.model.name)))
+    return [message for message in found if isinstance(message, AuditEntry)]
+
+
+def test_a_running_manager_stands_back_and_returns(world: World) -> None:
+    manager = ModelManager(
+        world.connect(), world.codec, world.model, ManagerSettings(epoch_interval_s=10), lambda: world.catalogue().end
+    )
+    for now_s in (1000.0, 1001.0, 1012.0):
+        manager.step(now_s, {})
+    state = intervene(world.connect(), world.catalogue(), world.model, rolling_back(1), entry(world, 1_013_000_000))
+    assert (state.epoch, state.generation) == (3, 1)
+    for now_s in (1023.0, 1024.0, 1037.0, 1038.5, 1039.0):
+        manager.step(now_s, {})
+    manager.close()
+    assert world.epochs() == [[1, 2, 3, 4]] * 3
+    last = world.barriers()[0][-1]
+    assert (last.generation, last.voids) == (1, (EpochRange(1, 2),))
+    assert last.catalogue_end == world.catalogue().end > 0
+    assert world.states()[2].verdict is Verdict.CORRUPT
+    assert [one.details for one in audit(world)] == [{"to": "1", "epoch": "3", "generation": "1"}]
+
+
+def test_a_refused_amendment_writes_nothing(memory: World) -> None:
+    with pytest.raises(StateUnavailable):
+        intervene(memory.cluster, memory.catalogue(), memory.model, rolling_back(5), entry(memory))
+    assert memory.epochs() == [[]] * 3
+    assert audit(memory) == []
+
+
+@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.REPLY_LOST, Fate.HANGING])
+@pytest.mark.parametrize("number", [1, 2])
+def test_exactly_one_barrier_whatever_becomes_of_the_commit(memory: World, fate: Fate, number: int) -> None:
+    cluster: Cluster = faulty(memory, Once(number, fate))
+    state = intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory))
+    assert state.epoch == 1
+    assert memory.epochs() == [[1]] * 3
+    assert memory.barriers()[0][0].denied == ("bad",)
+    assert list(memory.states()) == [1]
+    assert len(audit(memory)) == 1
