@@ -77,6 +77,7 @@ class ShardProgress:
             if partition.number not in halted and self._readers.position(partition) != offset:
                 self._next[partition] = self._readers.position(partition)
                 self._moved.add(partition.number)
+        self._control = self._readers.position(self._readers.control)
         if self.catching_up:
             self.catching_up = frozenset(shard for shard in self.catching_up if shard in halted or self._behind(shard))
 
