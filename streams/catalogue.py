@@ -7,7 +7,7 @@ the same answer about the same offset (DESIGN, law 7). Writing to it is the busi
 import logging
 import re
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,6 +114,8 @@ class Catalogue:
         self._regions = _History(region_after, "region", "declare it with `ekko model apply FILE`")
         self._schemas: set[tuple[int, int]] = set()
         self.codec = Codec()
+        self._ends: list[int] = []
+        self._written_ms: list[int] = []
         self.end = 0
         """Central offset just after the last record read: what blocks and barriers name."""
 
@@ -144,6 +146,14 @@ class Catalogue:
         if offset > self.end:
             raise ValueError(f"catalogue as of {offset} was asked, but it is read up to {self.end}")
         return self._models.as_of(name, offset)
+
+    def existed_at(self, offset: int, timestamp_ms: int) -> bool:
+        """Whether the catalogue provably reached `offset` before this moment, by the log's own time stamps.
+
+        False: it did not, or not provably (two stamps in one millisecond, or not read that far).
+        """
+        index = bisect_left(self._ends, offset)
+        return index < len(self._ends) and self._written_ms[index] < timestamp_ms
 
     def was_deleted(self, *, model: str = "", region: str = "") -> bool:
         """Whether a model (or region) of this name existed and is gone."""
@@ -238,3 +248,5 @@ class Catalogue:
             elif isinstance(message, RegionDeclaration):
                 self._regions.absorb(message, offset)
         self.end = offset + 1
+        self._ends.append(self.end)
+        self._written_ms.append(record.timestamp_ms)

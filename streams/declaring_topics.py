@@ -14,7 +14,13 @@ _BLOCK_BYTES = MAX_BLOCK_BYTES + 64 * 1024
 _REJECTION_BYTES = MAX_BLOCK_BYTES + 256 * 1024
 """A rejection holds the whole block that was refused."""
 
-FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+# By the broker's clock, as the source logs: the fan-out compares their stamps.
+FOREVER = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+}
 # Small segments that are rolled soon: only what is in a rolled segment is compacted.
 _COMPACTED = {
     "cleanup.policy": "compact",

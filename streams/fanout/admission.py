@@ -10,6 +10,7 @@ from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import ConfigurationError, FormatError
 from ekko.schemas.hashing import shard_of
+from ekko.streams.log import Record
 
 
 class CatalogueView(Protocol):
@@ -24,6 +25,9 @@ class CatalogueView(Protocol):
 
     def model_as_of(self, name: str, offset: int) -> ModelDeclaration | None:
         """The model as of a catalogue offset that has been read."""
+
+    def existed_at(self, offset: int, timestamp_ms: int) -> bool:
+        """Whether the catalogue provably reached `offset` before this moment, by the log's own time stamps."""
 
 
 class Reason(StrEnum):
@@ -57,7 +61,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """The record names a catalogue offset (None: a writer schema) that is not read yet; a later barrier decides."""
+    """The record names a catalogue offset (None: a writer schema) that may not have been there; a barrier decides."""
 
     catalogue: int | None
     trainer: str = ""
@@ -113,14 +117,20 @@ class Admission:
         """Epoch 0, which no barrier opens."""
         return OpenEpoch(0, 0, self._incarnation + 1)
 
-    def judge(self, value: bytes | None, epoch: OpenEpoch) -> Barrier | Admitted | Refused | Undecided:
+    def judge(
+        self, record: Record, epoch: OpenEpoch, catalogue_end: int | None = None
+    ) -> Barrier | Admitted | Refused | Undecided:
         """Decide about a record that arrived in `epoch`.
+
+        Args:
+            catalogue_end: what a barrier tells that the catalogue had reached when the record was written, or soon
+                after; None: no more than the one that opened `epoch`.
 
         Raises:
             FormatTooNew: it needs newer software; the shard must halt before it.
         """
         try:
-            message = self._catalogue.decode(value)
+            message = self._catalogue.decode(record.value)
         except UnknownSchema:
             return Undecided(None)
         except FormatError as error:
@@ -130,18 +140,23 @@ class Admission:
                 return message
             return Refused(Reason.WRONG_INCARNATION, self._foreign(message.incarnation))
         if isinstance(message, DeltaBlock):
-            return self._judge_block(message, epoch)
+            known = epoch.catalogue_end if catalogue_end is None else catalogue_end
+            return self._judge_block(message, record.timestamp_ms, epoch, known)
         return Refused(Reason.WRONG_KIND, f"a {type(message).__name__} is not for the source log")
 
     def _foreign(self, incarnation: int) -> str:
         return f"written for incarnation {incarnation} of the model, this is {self._incarnation}"
 
-    def _judge_block(self, block: DeltaBlock, epoch: OpenEpoch) -> Admitted | Refused | Undecided:
+    def _judge_block(
+        self, block: DeltaBlock, timestamp_ms: int, epoch: OpenEpoch, known: int
+    ) -> Admitted | Refused | Undecided:
         try:
             self._check_origin(block, epoch)
             # Tables are only ever added, so a block may be judged by the newer of the two offsets that the log names.
             as_of = max(block.catalogue, epoch.catalogue_end)
-            if as_of > self._catalogue.end:
+            # To have read that far proves nothing: a slow reader has read more than there was at the time.
+            honest = as_of <= known or self._catalogue.existed_at(as_of, timestamp_ms)
+            if as_of > self._catalogue.end or not honest:
                 return Undecided(as_of, block.trainer, block.table)
             table = self._checked_table(block, self._catalogue.model_as_of(self._name, as_of))
         except _Fault as fault:

@@ -67,7 +67,7 @@ class Intake:
         Raises:
             GapError: it is another record.
         """
-        barrier = self._admission.judge(record.value, self.epoch)
+        barrier = self._admission.judge(record, self.epoch)
         if not isinstance(barrier, Barrier) or (barrier.epoch, barrier.generation) != settled[1:]:
             raise GapError(
                 f"{_place(record)}: expected the barrier that opens epoch {settled.epoch}, found {barrier!r}",
@@ -103,7 +103,7 @@ class Intake:
             FormatTooNew: it needs newer software; it was not taken.
             GapError: a barrier that is not the next one; it was not taken.
         """
-        verdict = self._admission.judge(record.value, self.epoch)
+        verdict = self._admission.judge(record, self.epoch)
         if isinstance(verdict, Barrier):
             self._open(verdict, record)
         elif isinstance(verdict, Undecided):
@@ -120,9 +120,11 @@ class Intake:
         self._catalogue_end = catalogue_end
         held, self._held = self._held, []
         for waiting in held:
-            verdict = self._admission.judge(waiting.record.value, waiting.epoch)
-            if isinstance(verdict, Undecided) and self._is_final(verdict, waiting.epoch, catalogue_end):
-                verdict = verdict.refusal()
+            first = waiting.epoch.epoch
+            barriers = [self._opened[epoch][0] for epoch in range(first, first + 3) if epoch in self._opened]
+            verdict = self._admission.judge(waiting.record, waiting.epoch, barriers[-1].catalogue_end)
+            if isinstance(verdict, Undecided) and len(barriers) == 3:
+                verdict = self._final(verdict, barriers[-1].catalogue_end, catalogue_end)
             if isinstance(verdict, Undecided):
                 self._held.append(waiting)
             elif isinstance(verdict, Barrier):
@@ -134,13 +136,10 @@ class Intake:
             else:
                 self._decided(verdict, waiting.record, waiting.epoch)
 
-    def _is_final(self, verdict: Undecided, epoch: OpenEpoch, catalogue_end: int) -> bool:
-        """Whether the barrier after next tells that what the record names was not there when it was written."""
-        later = self._opened.get(epoch.epoch + 2)
-        if later is None:
-            return False
-        bound = later[0].catalogue_end
-        return catalogue_end >= bound if verdict.catalogue is None else verdict.catalogue > bound
+    def _final(self, verdict: Undecided, bound: int, catalogue_end: int) -> Undecided | Refused:
+        """What the barrier after next, which tells that the catalogue had reached `bound`, makes of a record."""
+        unknown = catalogue_end >= bound if verdict.catalogue is None else verdict.catalogue > bound
+        return verdict.refusal() if unknown else verdict
 
     def _decided(self, verdict: Admitted | Refused, record: Record, epoch: OpenEpoch) -> None:
         if isinstance(verdict, Refused):

@@ -38,6 +38,11 @@ class SharedCatalogue:
         with self._lock:
             return self._catalogue.model_as_of(name, offset)
 
+    def existed_at(self, offset: int, timestamp_ms: int) -> bool:
+        """See `Catalogue.existed_at`."""
+        with self._lock:
+            return self._catalogue.existed_at(offset, timestamp_ms)
+
     def poll(self) -> bool:
         """See `Catalogue.poll`, without waiting."""
         with self._lock:
