@@ -112,6 +112,8 @@ class SourceSums:
             self.barrier = barrier
 
     def _add(self, shard: int, block: DeltaBlock) -> None:
+        if not len(block.keys) and block.trainer_position is None:
+            return  # a mark that a publisher sets when it looks for its last position
         sent = Published(len(block.keys), 1, int(block.deltas.sum(dtype=np.int64)) % 2**64)
         self.published[block.trainer] = self.published.get(block.trainer, Published()) + sent
         at = self._shards[shard]
@@ -121,7 +123,7 @@ class SourceSums:
             self.skipped["old_generation"] += 1
         elif block.trainer in at.denied:
             self.skipped["denied"] += 1
-        else:
+        elif len(block.keys):
             epoch = at.epoch if block.effective is None else block.effective
             self._parts[block.table, epoch].append((block.keys, block.deltas))
             self._waiting += len(block.keys)

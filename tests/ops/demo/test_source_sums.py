@@ -75,6 +75,13 @@ def test_denied_trainers_other_incarnations_and_garbage_are_left_out():
     assert sums.skipped == {"denied": 1, "other_incarnation": 1, "bad_format": 1}
 
 
+def test_blocks_without_rows_change_nothing_and_marks_are_not_counted():
+    position = block(0, trainer_position=b"7")
+    sums = sums_of(block(1, 5), position, block(0))
+    assert rows_of(sums) == {5: 1}
+    assert sums.published == {"a": Published(1, 2, 2)}
+
+
 def test_published_counts_everything_a_trainer_sent():
     sums = sums_of(block(-5, 1, 2), block(3, 4), block(1, 4, trainer="b"))
     assert sums.published == {"a": Published(3, 2, (-20 + 6) % 2**64), "b": Published(1, 1, 2)}
