@@ -167,8 +167,8 @@ class Publisher:
         try:
             if self._closed:
                 raise ConfigurationError("the publisher is closed", hint="make a new one")
-            generation = self._gate.enter(self._sender.drop)
             declaration, catalogue_end = self._model.table(table)
+            generation = self._gate.enter(self._sender.drop)
             template = self._template(table, generation, catalogue_end)
             template = replace(template, trainer_position=position, published_us=entered_us)
             batch = publishing.check_batch(declaration, keys, deltas, created)

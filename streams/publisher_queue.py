@@ -67,6 +67,7 @@ class QueueSender:
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._waiting_bytes = 0
+        self._drops = 0
         self._failures: list[tuple[SealedBlock, Exception]] = []
 
     def send(
@@ -113,7 +114,7 @@ class QueueSender:
         self._count(block.size)
         while True:
             try:
-                return self._writer.send(block.output, partial(self._delivered, block))
+                return self._writer.send(block.output, partial(self._delivered, block, self._drops))
             except QueueFull:  # by the number of records: some are acknowledged or given up sooner or later
                 self._writer.poll(_POLL_S)
             except EkkoError as error:
@@ -124,12 +125,12 @@ class QueueSender:
                     f"only {number} of {count} blocks of this call were sent: {error.message}", hint=error.hint
                 ) from error
 
-    def _delivered(self, block: SealedBlock, offset: int | None, error: Exception | None) -> None:
+    def _delivered(self, block: SealedBlock, drops: int, offset: int | None, error: Exception | None) -> None:
         del offset
         self._count(-block.size)
         if error is None:
             self._ledger.book(block, time.monotonic())
-        elif isinstance(error, Purged):
+        elif isinstance(error, Purged) and drops < self._drops:
             self._ledger.book_loss(block, "dropped")
         else:
             self._ledger.book_loss(block, "uncertain" if isinstance(error, PublishUncertain) else "refused")
@@ -161,8 +162,10 @@ class QueueSender:
 
     def drop(self) -> None:
         """See `Sender.drop`: what has left for the broker already is rejected there by its generation."""
-        self._writer.purge()
-        self._writer.poll(0.0)
+        with self._turn:
+            self._drops += 1
+            self._writer.purge()
+            self._writer.poll(0.0)
 
     def flush(self, timeout_s: float) -> None:
         """See `Sender.flush`.
@@ -180,12 +183,20 @@ class QueueSender:
             )
 
     def close(self, timeout_s: float) -> None:
-        """See `Sender.close`; raises as `flush`."""
-        try:
-            self.flush(timeout_s)
-        finally:
-            self.drop()
-            self._writer.close()
+        """See `Sender.close`; what is not sent by then is dropped, and told.
+
+        Raises:
+            PublishUncertain, TopicMissing, ...: as `flush`.
+        """
+        left = self._writer.flush(timeout_s)
+        self.drop()
+        self._writer.close()
+        self._raise_failures()
+        if left:
+            raise PublishUncertain(
+                f"{left} block(s) were not acknowledged within {timeout_s} s; the publisher is closed",
+                hint="some of them may be in the log: never publish them again",
+            )
 
 
 def _failure(failures: Sequence[tuple[SealedBlock, Exception]]) -> EkkoError:

@@ -69,7 +69,9 @@ class KafkaWriter:
 
     def purge(self) -> None:
         """See `Writer.purge`."""
-        self._producer.purge(in_queue=True, in_flight=False)
+        # confluent-kafka 2.16 reads `blocking` the wrong way round (measured): False is what waits for the purge to be
+        # done, and without waiting it also takes records that are sent after it.
+        self._producer.purge(in_queue=True, in_flight=False, blocking=False)
 
     def close(self) -> None:
         """See `Writer.close`."""

@@ -335,7 +335,13 @@ def test_what_is_purged_is_known_not_to_be_in_the_log(cluster: Cluster, topic: s
     send(writer, b"third")
     assert writer.flush(10.0) == 0
     assert fates[b"third"] is None
-    assert values(read_all(cluster, topic)) == [b"third"]
+    send(writer, b"fourth")
+    writer.purge()
+    send(writer, b"fifth")  # at once: what is sent after a purge must not be taken by it
+    assert writer.flush(10.0) == 0
+    assert isinstance(fates[b"fourth"], Purged)
+    assert fates[b"fifth"] is None
+    assert values(read_all(cluster, topic)) == [b"third", b"fifth"]
     writer.close()
 
 

@@ -1,0 +1,172 @@
+"""The publisher when the broker dies, stands still, or does not let it in: nothing hangs, nothing is silently lost."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.errors import ConnectionFailed, PublishUncertain, QueueFull
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import read_all
+from ekko.streams.publisher import Publisher
+
+DIM = 16
+STEP = 2.0**-24
+MODEL = ModelDeclaration("ctr", shards=4, tables=(TableDeclaration("users", dim=DIM),))
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of this test alone, which it may kill."""
+    with Broker(tmp_path / "broker") as broker:
+        with closing(KafkaCluster(broker.bootstrap)) as cluster:
+            declare(cluster, Declarations(models=(MODEL,)), lambda region: pytest.fail(str(region)))
+        yield broker
+
+
+def ones(count: int) -> np.ndarray:
+    return np.full((count, DIM), STEP)
+
+
+def counts_in(bootstrap: str) -> np.ndarray:
+    """How often each key 0..99 was counted up, by the raw log."""
+    codec, counts = Codec(), np.zeros(100, int)
+    with closing(KafkaCluster(bootstrap)) as cluster:
+        for record in read_all(cluster, topics.deltas("ctr"), timeout_s=60):
+            message = codec.decode(record.value)
+            assert isinstance(message, DeltaBlock)
+            assert (message.deltas == message.deltas[:, :1]).all()
+            np.add.at(counts, message.keys.astype(int), message.deltas[:, 0])
+    return counts
+
+
+def test_a_broker_killed_twice_under_load_loses_and_repeats_nothing(own_broker: Broker) -> None:
+    with closing(Publisher("ctr", bootstrap=own_broker.bootstrap, queue_bytes=4_000_000)) as publisher:
+        stop = threading.Event()
+        published = [0]
+
+        def train() -> None:
+            while not stop.is_set():
+                publisher.publish("users", np.arange(100), ones(100), timeout_s=60)
+                published[0] += 1
+
+        trainer = threading.Thread(target=train)
+        trainer.start()
+        for _ in range(2):
+            time.sleep(0.7)
+            own_broker.kill()
+            time.sleep(0.3)
+            own_broker.start()
+        time.sleep(0.5)
+        stop.set()
+        trainer.join(60)
+        publisher.flush(60)
+        assert published[0] > 50
+        assert publisher.acknowledged.rows == 100 * published[0]
+    assert counts_in(own_broker.bootstrap).tolist() == [published[0]] * 100
+
+
+def test_with_the_broker_away_the_queue_fills_is_told_and_goes_out_later(own_broker: Broker) -> None:
+    with Publisher("ctr", bootstrap=own_broker.bootstrap, queue_bytes=100_000) as publisher:
+        publisher.publish("users", np.arange(100), ones(100))
+        publisher.flush(20)
+        own_broker.kill()
+        accepted, started = 1, time.monotonic()
+        try:
+            while accepted < 1_000:
+                publisher.publish("users", np.arange(100), ones(100), timeout_s=0.5)
+                accepted += 1
+        except QueueFull as error:
+            assert "nothing was enqueued" in error.message  # noqa: PT017 - the count at this moment is what matters
+        assert 10 < accepted < 1_000
+        assert time.monotonic() - started < 20
+        with pytest.raises(PublishUncertain, match="still being sent"):
+            publisher.flush(0.3)
+        own_broker.start()
+        publisher.flush(60)
+        assert publisher.acknowledged.rows == 100 * accepted
+    assert counts_in(own_broker.bootstrap).tolist() == [accepted] * 100
+
+
+def test_closing_with_the_broker_away_ends_in_time_and_tells(own_broker: Broker) -> None:
+    publisher = Publisher("ctr", bootstrap=own_broker.bootstrap)
+    publisher.publish("users", np.arange(100), ones(100))
+    publisher.flush(20)
+    own_broker.kill()
+    publisher.publish("users", np.arange(100), ones(100))
+    started = time.monotonic()
+    with pytest.raises(PublishUncertain, match="the publisher is closed"):
+        publisher.close(timeout_s=1.0)
+    assert time.monotonic() - started < 10
+    own_broker.start()
+    assert set(counts_in(own_broker.bootstrap).tolist()) <= {1, 2}
+
+
+TRAINER = """
+import sys, time
+import numpy as np
+from ekko.schemas.errors import EkkoError
+from ekko.streams.publisher import Publisher
+
+bootstrap, steps = sys.argv[1], int(sys.argv[2])
+with Publisher("ctr", bootstrap=bootstrap, transactional_id="job") as publisher:
+    done = int(publisher.last_position() or b"0")
+    print("from", done, flush=True)
+    for step in range(done, steps):
+        publisher.publish("users", np.arange(50), np.full((50, 16), 2.0**-24))
+        publisher.publish("users", np.arange(50, 100), np.full((50, 16), 2.0**-24), position=str(step + 1).encode())
+        print(step + 1, flush=True)
+"""
+
+
+def test_a_trainer_killed_again_and_again_learns_every_step_exactly_once(own_broker: Broker) -> None:
+    steps, starts = 150, []
+    for kill_after in (20, 45, 70, None):
+        trainer = subprocess.Popen(
+            [sys.executable, "-c", TRAINER, own_broker.bootstrap, str(steps)], stdout=subprocess.PIPE, text=True
+        )
+        assert trainer.stdout is not None
+        starts.append(int(trainer.stdout.readline().split()[1]))
+        for line in trainer.stdout:
+            if kill_after is not None and int(line) >= kill_after:
+                trainer.send_signal(signal.SIGKILL)
+                break
+        trainer.wait(60)
+        trainer.stdout.close()
+    assert trainer.returncode == 0
+    assert starts[0] == 0
+    assert sorted(starts) == starts
+    assert all(start >= 20 for start in starts[1:])
+    assert counts_in(own_broker.bootstrap).tolist() == [steps] * 100
+
+
+# -- not let in
+
+
+def test_no_broker_is_told_by_the_first_call_in_time() -> None:
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1\b") as error:
+        Publisher("ctr", bootstrap="127.0.0.1:1", timeout_s=2.0)
+    assert time.monotonic() - started < 10
+    assert "--bootstrap" in error.value.hint
+
+
+def test_a_name_that_does_not_resolve_is_told_by_the_first_call_in_time() -> None:
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"no-such-host\.invalid"):
+        Publisher("ctr", bootstrap="no-such-host.invalid:9092", timeout_s=2.0)
+    assert time.monotonic() - started < 10
