@@ -97,9 +97,13 @@ class Applier:
 
     @property
     def ready(self) -> bool:
-        """Whether every shard that is not halted was read to the ends seen at the start (and one at least)."""
+        """Whether rows may be read: all shards that are not halted, and one at least, were read to the ends of the start.
+
+        With a void that it cannot undo a replica stops serving.
+        """
         waiting = self.unserved
-        return self._started and len(waiting) < len(self._progress.orders) and waiting <= self.halted.keys()
+        caught_up = len(waiting) < len(self._progress.orders) and waiting <= self.halted.keys()
+        return self._started and caught_up and not isinstance(self.stopped, StateUnavailable)
 
     @property
     def foreign(self) -> int:

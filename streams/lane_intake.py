@@ -19,7 +19,9 @@ REACH_TIMEOUT_S = 0.2
 class CatalogueView(Protocol):
     """What an applier needs of the catalogue."""
 
-    codec: Codec
+    @property
+    def codec(self) -> Codec:
+        """Knows the writer schemas read so far."""
 
     @property
     def end(self) -> int:

@@ -1,0 +1,95 @@
+"""`ekko store`: one replica of a region's parameters, and its HTTP server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ekko.ops.options import Bootstrap, Config, Region, RegionBootstrap
+from ekko.schemas.errors import ConfigurationError
+from ekko.schemas.limits import MAX_SHARDS
+
+app = typer.Typer()
+
+
+def parse_shards(text: str | None) -> frozenset[int] | None:
+    """Shards of a text like "0-3,6"; None for all. Raises ConfigurationError."""
+    if text is None:
+        return None
+    try:
+        ranges = [part.strip().partition("-") for part in text.split(",")]
+        shards = {shard for first, _, last in ranges for shard in range(int(first), int(last or first) + 1)}
+    except ValueError:
+        shards = set()
+    if not shards or not shards <= set(range(MAX_SHARDS)):
+        raise ConfigurationError(f"--shards {text!r} names no shards", hint="write numbers and ranges, e.g. 0-3,6")
+    return frozenset(shards)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a text like "4GiB" or "500MB". Raises ConfigurationError."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise ConfigurationError(f"--memory {text!r} is no size", hint="write e.g. 4GiB or 500MB") from error
+
+
+@app.command(epilog="Example: ekko store --region east --replica a --shards 0-3,6 --data /var/lib/ekko --port 7070")
+def store(
+    *,
+    region: Region,
+    replica: Annotated[str, typer.Option(help="Name of this replica, its own within the region.")] = "0",
+    shards: Annotated[
+        str | None, typer.Option(metavar="0-3,6", help="Shards that it owns of every model; all if left out.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of this replica alone; store-REGION-REPLICA in ekko-data if left out.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 7070,
+    memory: Annotated[
+        str, typer.Option(metavar="4GiB", help="Bound of the rows, index and journals of each model.")
+    ] = "4GiB",
+    stall_seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="Unhealthy after so long without progress though there is lag; ends after 3 times."),
+    ] = 20.0,
+    bootstrap: Bootstrap = None,
+    region_bootstrap: RegionBootstrap = None,
+    config: Config = None,
+) -> None:
+    """Hold a region's parameters and serve them over HTTP, until Ctrl-C or SIGTERM.
+
+    Killed at any moment it goes on from its last flush and the lanes, and serves again once it has caught up. Replicas
+    of a region run side by side and need no others. Look at /health, /ready, /metrics, /v1/models and /v1/members.
+    """
+    from ekko.ops.process import central_cluster, region_cluster, stop_on_signals
+    from ekko.ops.settings import load
+    from ekko.schemas.declarations import RegionDeclaration, check_name
+    from ekko.streams.catalogue import Catalogue
+    from ekko.streams.store_process import StoreProcess, StoreSettings
+
+    check_name(f"r{replica}", "replica")
+    overridden = {region: {"bootstrap": region_bootstrap}} if region_bootstrap else None
+    settings = load(config, bootstrap=bootstrap, region=overridden)
+    chosen = StoreSettings(
+        region=region,
+        replica=replica,
+        data=data or settings.data / f"store-{region}-{replica}",
+        shards=parse_shards(shards),
+        host=host,
+        port=port,
+        memory_bytes=parse_bytes(memory),
+        stall_s=stall_seconds,
+    )
+    stop = stop_on_signals()
+    central = central_cluster(settings)
+    declared = RegionDeclaration(region)
+    if settings.of_region(region).bootstrap is None:  # else its own cluster mirrors all that a store needs
+        catalogue = Catalogue(central)
+        catalogue.refresh()
+        declared = catalogue.region(region)
+        catalogue.close()
+    StoreProcess(region_cluster(settings, declared), chosen, central=central).run(stop)

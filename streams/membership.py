@@ -1,0 +1,96 @@
+"""Replicas of a region tell each other, and those who roll back, where they stand: `ekko.<region>.members`."""
+
+import logging
+import time
+from dataclasses import replace
+
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.errors import EkkoError, FormatError, FormatTooNew, QueueFull
+from ekko.schemas.replicas import Member
+from ekko.streams.log import Cluster, Output, Partition
+
+_log = logging.getLogger("ekko.store")
+
+STALE_US = 10_000_000
+"""A member not heard for ten announcements is not shown any more: it may be gone, and is certainly not fresh."""
+
+_LEAVE_TIMEOUT_S = 2.0
+
+
+class Membership:
+    """This replica's announcements, and what it hears of the others.
+
+    Args:
+        myself: region, replica, address and start; the rest is filled in by each announcement.
+
+    Raises:
+        TopicMissing: the region was never declared on this cluster.
+    """
+
+    def __init__(self, cluster: Cluster, myself: Member) -> None:
+        self._partition = Partition(topics.members(myself.region), 0)
+        self._myself = myself
+        self._codec = Codec()
+        self._heard: dict[str, Member] = {}
+        self._writer = cluster.writer()
+        self._reader = cluster.reader()
+        self._reader.assign({self._partition: cluster.bounds([self._partition])[self._partition].low})
+        self.rival: str | None = None
+        """Address of another process that announces itself under this replica's name."""
+
+    def announce(self, member: Member) -> None:
+        """Tell where this replica stands now."""
+        self._heard = {**self._heard, member.replica: member}
+        try:
+            self._writer.send(Output(self._partition, encode(member), member.replica.encode()))
+            self._writer.poll()
+        except QueueFull:
+            _log.warning("an announcement is left out: the broker takes none")
+
+    def listen(self) -> None:
+        """Take what others have told since."""
+        for record in self._reader.poll(0.0):
+            name = (record.key or b"").decode("utf-8", "replace")
+            if record.value is None:
+                self._heard = {other: member for other, member in self._heard.items() if other != name}
+                continue
+            try:
+                member = self._codec.decode(record.value)
+            except (FormatError, FormatTooNew) as error:
+                _log.warning("member %s cannot be read: %s", name, error)
+                continue
+            if isinstance(member, Member):
+                self._hear(member)
+
+    def _hear(self, member: Member) -> None:
+        if member.replica == self._myself.replica and member.started_us != self._myself.started_us:
+            if member.written_us > self._myself.started_us:
+                self.rival = member.address
+            return
+        self._heard = {**self._heard, member.replica: member}
+
+    def members(self) -> list[Member]:
+        """Replicas heard lately, by name."""
+        oldest = time.time_ns() // 1_000 - STALE_US
+        return [member for _, member in sorted(self._heard.items()) if member.written_us >= oldest]
+
+    def leave(self) -> None:
+        """Tell that this replica goes, and release the connections."""
+        try:
+            self._writer.send(Output(self._partition, None, self._myself.replica.encode()))
+            self._writer.flush(_LEAVE_TIMEOUT_S)
+        except EkkoError as error:
+            _log.warning("leaving without a word: %s", error)
+        self._writer.close()
+        self._reader.close()
+
+
+def unready(region: str, replica: str, address: str, started_us: int) -> Member:
+    """A member that has nothing to show yet."""
+    return Member(region, replica, address, ready=False, started_us=started_us, written_us=started_us)
+
+
+def standing(myself: Member, **now: object) -> Member:
+    """`myself` with what is true now."""
+    return replace(myself, **now, written_us=time.time_ns() // 1_000)  # type: ignore[arg-type]

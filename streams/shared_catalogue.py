@@ -1,0 +1,54 @@
+"""One catalogue for all threads of a process."""
+
+import threading
+
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.log import Cluster
+
+
+class SharedCatalogue:
+    """A `Catalogue` whose reading is done by one thread at a time; what was read may be looked at by all."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._catalogue = Catalogue(cluster)
+        self._lock = threading.Lock()
+
+    @property
+    def codec(self) -> Codec:
+        """See `Catalogue.codec`."""
+        return self._catalogue.codec
+
+    @property
+    def end(self) -> int:
+        """See `Catalogue.end`."""
+        return self._catalogue.end
+
+    @property
+    def models(self) -> dict[str, ModelDeclaration]:
+        """See `Catalogue.models`."""
+        return self._catalogue.models
+
+    def region(self, name: str) -> RegionDeclaration:
+        """See `Catalogue.region`."""
+        return self._catalogue.region(name)
+
+    def poll(self) -> bool:
+        """See `Catalogue.poll`; returns at once."""
+        with self._lock:
+            return self._catalogue.poll()
+
+    def refresh(self, timeout_s: float = 10.0) -> int:
+        """See `Catalogue.refresh`."""
+        with self._lock:
+            return self._catalogue.refresh(timeout_s)
+
+    def reach(self, offset: int, timeout_s: float = 10.0) -> None:
+        """See `Catalogue.reach`."""
+        with self._lock:
+            self._catalogue.reach(offset, timeout_s)
+
+    def close(self) -> None:
+        """See `Catalogue.close`."""
+        self._catalogue.close()
