@@ -95,7 +95,7 @@ def of_region(region: RegionDeclaration) -> list[Need]:
 
 
 def of_model_in_region(model: ModelDeclaration, region: RegionDeclaration) -> list[Need]:
-    """A model's topics on a region's cluster; on a cluster of its own the mirrored control topic, too."""
+    """A model's topics on a region's cluster; on a cluster of its own those that the fan-out mirrors, too."""
     name, where = model.name, region.name
     rejected = {**_kept(30), "cleanup.policy": "compact,delete", "max.message.bytes": str(_REJECTION_BYTES)}
     needs = [_log(topics.lane(name, where, lane), model.shards, 3, name, where) for lane in Lane]
@@ -103,4 +103,8 @@ def of_model_in_region(model: ModelDeclaration, region: RegionDeclaration) -> li
         Need(TopicSpec(topics.fanout(name, where), model.shards, _COMPACTED), name, where, irreplaceable=True),
         _need(topics.rejected(name, where), model.shards, rejected, model=name, region=where),
     ]
-    return [*needs, _need(topics.control(name), 1, _COMPACTED, model=name)] if region.bootstrap else needs
+    mirrored = [
+        _need(topics.control(name), 1, _COMPACTED, model=name),
+        _need(topics.signals(name), 1, _kept(1), model=name),
+    ]
+    return [*needs, *mirrored] if region.bootstrap else needs

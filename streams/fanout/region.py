@@ -13,6 +13,7 @@ from ekko.schemas.signals import Shares, Signal
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.group import GroupFanout
+from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.shared_catalogue import SharedCatalogue
@@ -58,6 +59,7 @@ class RegionFanout:
         sorter = Sorter(chosen.express_percentile, budget, load_score(chosen.score), chosen.score or "ekko")
         self._context = RegionContext(central, regional, catalogue.region(region), catalogue, sorter, budget, chosen)
         self._clock = clock
+        self._mirror = RegionMirror(central, regional) if self._context.region.bootstrap else None
         self._shares: dict[str, Shares] = {}
         self._shares_reader: Reader | None = None
         self._signals: Writer | None = None
@@ -73,6 +75,8 @@ class RegionFanout:
             Fenced: another instance has taken over.
         """
         self.keep_house(now_s)
+        if self._mirror is not None:
+            self._mirror.step(now_s, self._context.catalogue.models)
         done = [group.step(now_s) for group in list(self.groups.values())]
         return any(done)
 
@@ -84,6 +88,8 @@ class RegionFanout:
         """
         threads: dict[tuple[str, int, int], threading.Thread] = {}
         failures: list[BaseException] = []
+        mirror = threading.Thread(target=self._run_mirror, args=(stop, failures), name="fanout-mirror")
+        mirror.start()
         try:
             while not stop.is_set() and not failures:
                 self.keep_house(self._clock())
@@ -97,7 +103,7 @@ class RegionFanout:
                 stop.wait(_HOUSEKEEPING_S)
         finally:
             stop.set()
-            for thread in threads.values():
+            for thread in (*threads.values(), mirror):
                 thread.join()
             self.close()
         if failures:
@@ -112,6 +118,8 @@ class RegionFanout:
             if client is not None:
                 client.close()
         self._shares_reader = self._signals = None
+        if self._mirror is not None:
+            self._mirror.close()
         self._context.catalogue.close()
 
     def _run_group(self, identity: tuple[str, int, int], stop: threading.Event, failures: list[BaseException]) -> None:
@@ -124,6 +132,14 @@ class RegionFanout:
             failures.append(error)
         finally:
             group.close()
+
+    def _run_mirror(self, stop: threading.Event, failures: list[BaseException]) -> None:
+        try:
+            while self._mirror is not None and not stop.is_set():
+                if not self._mirror.step(self._clock(), self._context.catalogue.models, timeout_s=0.1):
+                    stop.wait(0.01)
+        except BaseException as error:  # noqa: BLE001 - told to the main thread, which raises it
+            failures.append(error)
 
     # ---- housekeeping: never on the path of an update ----------------------------------------------------------------
 

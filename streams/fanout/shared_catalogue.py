@@ -1,6 +1,7 @@
 """One catalogue for all threads of a fan-out process."""
 
 import threading
+from typing import Any
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.streams.catalogue import Catalogue
@@ -24,14 +25,17 @@ class SharedCatalogue:
         """Live models by name."""
         return self._catalogue.models
 
+    def model(self, name: str) -> ModelDeclaration:
+        """The live model `name`; raises ConfigurationError listing those that exist."""
+        return self._catalogue.model(name)
+
     def region(self, name: str) -> RegionDeclaration:
         """The live region `name`; raises ConfigurationError listing those that exist."""
         return self._catalogue.region(name)
 
-    def decode(self, value: bytes | None) -> object:
+    def decode(self, value: bytes | None) -> Any:
         """See `Codec.decode`, with the writer schemas read so far."""
-        message: object = self._catalogue.codec.decode(value)
-        return message
+        return self._catalogue.codec.decode(value)
 
     def model_as_of(self, name: str, offset: int) -> ModelDeclaration | None:
         """See `Catalogue.model_as_of`."""

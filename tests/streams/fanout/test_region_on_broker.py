@@ -2,23 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ekko.ops.broker import Broker
 from ekko.schemas.errors import Fenced
 from ekko.streams.fanout import FanoutSettings, RegionFanout, RejectedTopic
 from ekko.streams.kafka import KafkaCluster
-from tests.streams.fanout.source import Source, equal, read_lanes, settled_epochs, sums_of
-
-
-@pytest.fixture
-def cluster(broker: Broker) -> KafkaCluster:
-    return KafkaCluster(broker.bootstrap)
+from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
+from tests.streams.fanout.waiting import wait_for
 
 
 @contextmanager
@@ -36,13 +31,6 @@ def running(cluster: KafkaCluster, region: str, settings: FanoutSettings | None 
         assert not thread.is_alive()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.05)
-
-
 def step_for(fanout: RegionFanout, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -53,54 +41,54 @@ def keys_of(*numbers: int) -> np.ndarray:
     return np.array(numbers, dtype=np.uint64)
 
 
-def test_everything_published_comes_through_the_lanes_once(cluster: KafkaCluster, topic_prefix: str) -> None:
-    source = Source(cluster, topic_prefix)
-    with running(cluster, topic_prefix):
+def test_everything_published_comes_through_the_lanes_once(kafka: KafkaCluster, topic_prefix: str) -> None:
+    source = Source(kafka, topic_prefix)
+    with running(kafka, topic_prefix):
         for _ in range(20):
             source.publish(np.unique(np.random.default_rng(3).integers(0, 200, 60).astype(np.uint64)))
         source.barrier()
-        wait_for(lambda: settled_epochs(read_lanes(cluster, topic_prefix, topic_prefix)) == [1, 1])
-    assert equal(sums_of(read_lanes(cluster, topic_prefix, topic_prefix)), source.published)
+        wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [1, 1])
+    check_exact(kafka, source, source.name)
 
 
-def test_a_second_fan_out_takes_over_and_the_first_says_so(cluster: KafkaCluster, topic_prefix: str) -> None:
-    source = Source(cluster, topic_prefix)
+def test_a_second_fan_out_takes_over_and_the_first_says_so(kafka: KafkaCluster, topic_prefix: str) -> None:
+    source = Source(kafka, topic_prefix)
     starved = FanoutSettings(models=frozenset({topic_prefix}), bandwidth_bytes_per_s=2_000.0, express_percentile=100.0)
-    first = RegionFanout(cluster, cluster, topic_prefix, settings=starved, clock=time.time)
+    first = RegionFanout(kafka, kafka, topic_prefix, settings=starved, clock=time.time)
     source.publish(np.arange(500, dtype=np.uint64))
     source.barrier()
     deadline = time.monotonic() + 20
-    while settled_epochs(read_lanes(cluster, topic_prefix, topic_prefix)) != [0, 0]:
+    while settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) != [0, 0]:
         first.step(time.time())  # most of the rows still wait when the other one comes
         assert time.monotonic() < deadline
-    with running(cluster, topic_prefix):
-        wait_for(lambda: settled_epochs(read_lanes(cluster, topic_prefix, topic_prefix)) == [1, 1])
+    with running(kafka, topic_prefix):
+        wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [1, 1])
         source.publish(np.arange(500, 600, dtype=np.uint64))
         with pytest.raises(Fenced):
             step_for(first, 20.0)
         source.barrier()
-        wait_for(lambda: settled_epochs(read_lanes(cluster, topic_prefix, topic_prefix)) == [2, 2])
+        wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [2, 2])
     first.close()
-    assert equal(sums_of(read_lanes(cluster, topic_prefix, topic_prefix)), source.published)
+    check_exact(kafka, source, source.name)
 
 
 def test_bad_records_are_rejected_with_reason_and_bytes_and_stop_nothing(
-    cluster: KafkaCluster, topic_prefix: str
+    kafka: KafkaCluster, topic_prefix: str
 ) -> None:
-    source = Source(cluster, topic_prefix)
-    with running(cluster, topic_prefix):
+    source = Source(kafka, topic_prefix)
+    with running(kafka, topic_prefix):
         source.publish(keys_of(1, 2, 3))
         source.send(0, b"\x00\x01\x02\x03")
         source.send(0, None)
         source.send(1, b"EK\x01\x01cut off")
         source.publish(keys_of(4, 5, 6))
         source.barrier()
-        wait_for(lambda: settled_epochs(read_lanes(cluster, topic_prefix, topic_prefix)) == [1, 1])
-    rejections = RejectedTopic(cluster, topic_prefix, topic_prefix).read()
+        wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [1, 1])
+    rejections = RejectedTopic(kafka, topic_prefix, topic_prefix).read()
     assert [(rejection.shard, rejection.record) for rejection in rejections] == [
         (0, b"\x00\x01\x02\x03"),
         (0, None),
         (1, b"EK\x01\x01cut off"),
     ]
     assert {rejection.reason for rejection in rejections} == {"bad_format"}
-    assert equal(sums_of(read_lanes(cluster, topic_prefix, topic_prefix)), source.published)
+    check_exact(kafka, source, source.name)
