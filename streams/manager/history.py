@@ -7,9 +7,10 @@ the source's stable end alone could hide it. Nothing is ever taken from memory.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ekko.schemas import topics
-from ekko.schemas.codec import Codec, Kind, kind_of
+from ekko.schemas.codec import Kind, kind_of
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import FormatError, FormatTooNew, GapError
@@ -18,6 +19,13 @@ from ekko.streams.manager.barriers import beginning
 
 CONTROL_KEY = b"control"
 _POLL_S = 0.1
+
+
+class Decoder(Protocol):
+    """A codec, or a catalogue that has learnt writer schemas."""
+
+    def decode(self, value: bytes | None) -> Any:
+        """See `Codec.decode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class History:
     unpublished: list[ModelState]
 
 
-def read_history(cluster: Cluster, codec: Codec, model: ModelDeclaration, *, timeout_s: float = 30.0) -> History:
+def read_history(cluster: Cluster, codec: Decoder, model: ModelDeclaration, *, timeout_s: float = 30.0) -> History:
     """Read a model's epochs back; complete only if older writers of its barriers are fenced.
 
     Raises:
@@ -64,7 +72,7 @@ def read_history(cluster: Cluster, codec: Codec, model: ModelDeclaration, *, tim
     return History(last, states, unpublished)
 
 
-def read_control(cluster: Cluster, codec: Codec, model: ModelDeclaration) -> Barrier | None:
+def read_control(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> Barrier | None:
     """The last committed barrier by the control topic; None before the first."""
     last: Barrier | None = None
     for record in read_all(cluster, topics.control(model.name)):
@@ -72,7 +80,7 @@ def read_control(cluster: Cluster, codec: Codec, model: ModelDeclaration) -> Bar
     return last
 
 
-def barrier_in(codec: Codec, model: ModelDeclaration, record: Record) -> Barrier | None:
+def barrier_in(codec: Decoder, model: ModelDeclaration, record: Record) -> Barrier | None:
     """The barrier of the model's present incarnation that a record carries, if it does."""
     if record.value is None:
         return None
@@ -80,7 +88,7 @@ def barrier_in(codec: Codec, model: ModelDeclaration, record: Record) -> Barrier
     return message if isinstance(message, Barrier) and message.incarnation == model.incarnation else None
 
 
-def read_states(cluster: Cluster, codec: Codec, model: ModelDeclaration) -> dict[int, ModelState]:
+def read_states(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> dict[int, ModelState]:
     """Published states of the model's present incarnation by epoch, in order."""
     found: dict[int, ModelState] = {}
     for record in read_all(cluster, topics.states(model.name)):
@@ -125,7 +133,7 @@ def _starts(cluster: Cluster, model: ModelDeclaration, newest: ModelState | None
 
 def _find_barriers(
     cluster: Cluster,
-    codec: Codec,
+    codec: Decoder,
     model: ModelDeclaration,
     starts: Mapping[Partition, int],
     *,

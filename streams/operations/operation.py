@@ -1,0 +1,164 @@
+"""Running an operation: one at a time a model, in short transactions, to be run again after any failure.
+
+What is still to be published follows from the log alone: earlier attempts' blocks are in it, and count. So there is
+nothing to remember between attempts, and a transaction of unknown fate is settled by fencing and reading again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock, Purpose
+from ekko.schemas.codec import encode
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import Barrier, EpochRange, ModelState
+from ekko.schemas.errors import CommitUncertain, RolledBack, TransactionAborted
+from ekko.schemas.limits import MAX_BLOCK_BYTES
+from ekko.schemas.signals import AuditEntry
+from ekko.streams.fanout.shared_catalogue import SharedCatalogue
+from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
+from ekko.streams.manager.barriers import beginning
+from ekko.streams.manager.history import read_control
+from ekko.streams.operations.accepted import Accepted, read_accepted
+from ekko.streams.operations.parts import Part, Provenance, blocks
+from ekko.streams.publishing import BATCH_OVERHEAD, BlockLimits
+
+_ATTEMPTS = 5
+_CHUNK_BYTES = 4 * 1024 * 1024
+"""Readers of the partitions touched wait for a transaction, so it must be short."""
+
+
+class Collector(Protocol):
+    """What an operation makes of the accepted blocks."""
+
+    def take(self, accepted: Accepted) -> None:
+        """Take an accepted block."""
+
+    def parts(self, voids: tuple[EpochRange, ...]) -> Iterable[Part]:
+        """What is to be published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation asked for.
+
+    Attributes:
+        identity: what its blocks carry, e.g. "retract/trainer-7/12-40".
+        start: state from which on the source is read; None: the beginning.
+        collector: makes a fresh one for every attempt.
+        entry: for the audit trail, written with the last blocks; its `at_us` is when the blocks were published.
+    """
+
+    purpose: Purpose
+    identity: str
+    start: ModelState | None
+    collector: Callable[[], Collector]
+    entry: AuditEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the last attempt has found (and, unless it was a rehearsal, published)."""
+
+    rows: int
+    blocks: int
+
+
+class Operator:
+    """Runs operations on one model.
+
+    Args:
+        cluster: the central one.
+        catalogue: as read by this process.
+    """
+
+    def __init__(self, cluster: Cluster, catalogue: SharedCatalogue, model: ModelDeclaration) -> None:
+        self._cluster, self._catalogue, self._model = cluster, catalogue, model
+
+    def rehearse(self, operation: Operation) -> Outcome:
+        """What `run` would publish now; raises as `run`, and writes nothing."""
+        return _total(self._find(operation, self._barrier()))
+
+    def run(self, operation: Operation) -> Outcome:
+        """Publish what is left to be published.
+
+        Raises:
+            GapError: retention has passed the start; nothing was written.
+            NotReady: blocks at the end of the log wait for a barrier to be decided about; nothing was written.
+            Fenced: another operation on the model was started; what is missing is published by running this again.
+            RolledBack: the model was rolled back meanwhile; run it again if it is still wanted.
+            CommitUncertain: the broker failed again and again; run it again.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._attempt(operation)
+            except (CommitUncertain, TransactionAborted):
+                continue
+        return self._attempt(operation)
+
+    def _attempt(self, operation: Operation) -> Outcome:
+        assert self._model.incarnation is not None
+        writer = self._cluster.transactional_writer(
+            topics.operation_transactional_id(self._model.name, self._model.incarnation)
+        )
+        try:
+            barrier = self._barrier()
+            found = self._find(operation, barrier)
+            outcome = _total(found)
+            self._write(writer, operation, found, outcome)
+        finally:
+            writer.close()
+        if self._barrier().generation != barrier.generation:
+            raise RolledBack(
+                f"model {self._model.name} was rolled back while {operation.identity} ran",
+                hint="look at `ekko states`, then run it again if it is still wanted",
+            )
+        return outcome
+
+    def _barrier(self) -> Barrier:
+        return read_control(self._cluster, self._catalogue, self._model) or beginning(self._model.incarnation or 0)
+
+    def _find(self, operation: Operation, barrier: Barrier) -> list[DeltaBlock]:
+        collector = operation.collector()
+        read_accepted(self._cluster, self._catalogue, self._model, operation.start, collector.take)
+        provenance = Provenance(
+            operation.purpose, operation.identity, barrier.generation, self._catalogue.end, operation.entry.at_us
+        )
+        settings = self._cluster.topic_settings(topics.deltas(self._model.name))
+        limit = min(int(settings["max.message.bytes"]) - BATCH_OVERHEAD, MAX_BLOCK_BYTES)
+        limits = BlockLimits(self._model.max_rows_a_block, limit)
+        return list(blocks(self._model, collector.parts(barrier.voids), provenance, limits))
+
+    def _write(
+        self, writer: TransactionalWriter, operation: Operation, found: list[DeltaBlock], outcome: Outcome
+    ) -> None:
+        chunks = list(_chunks(found))
+        topic = topics.deltas(self._model.name)
+        for number, chunk in enumerate(chunks, start=1):
+            named = [replace(block, operation=f"{operation.identity}/{number}") for block in chunk]
+            outputs = [Output(Partition(topic, block.shard), encode(block)) for block in named]
+            if number == len(chunks):
+                details = operation.entry.details | {"rows": str(outcome.rows), "blocks": str(outcome.blocks)}
+                entry = encode(replace(operation.entry, details=details))
+                outputs.append(Output(Partition(topics.audit(self._model.name), 0), entry))
+            writer.transact(outputs)
+
+
+def _total(found: list[DeltaBlock]) -> Outcome:
+    return Outcome(sum(len(block.keys) for block in found), len(found))
+
+
+def _chunks(found: list[DeltaBlock]) -> Iterator[list[DeltaBlock]]:
+    """Consecutive blocks of at most _CHUNK_BYTES together (or one that is larger)."""
+    chunk: list[DeltaBlock] = []
+    size = 0
+    for block in found:
+        nbytes = block.keys.nbytes + block.deltas.nbytes
+        if chunk and size + nbytes > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(block)
+        size += nbytes
+    if chunk:
+        yield chunk
