@@ -49,6 +49,15 @@ def test_no_keys_and_more_keys_than_one_request_may_carry() -> None:
     assert replica.asked[1:3] == [MAX_LOOKUP_KEYS, 10]
 
 
+def test_the_state_of_a_store_that_is_not_ready_is_an_error_of_ours() -> None:
+    replica = ReplicaDouble()
+    replica.is_ready = False
+    with serving(replica) as address, StoreClient("east", "ctr", stores=[address]) as client:
+        client.declaration()
+        with pytest.raises(NotReady):
+            client.state()
+
+
 @pytest.mark.parametrize("keys", [[-1], [1.5], [[1]], ["a"], 3])
 def test_keys_that_would_become_others_are_refused(keys: object) -> None:
     client = StoreClient("east", "ctr", stores=[DEAD])
