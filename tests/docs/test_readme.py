@@ -1,0 +1,145 @@
+"""What the README tells people to type: its files and commands, run as they stand against real processes."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ekko.ops.broker import Broker, ports
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock
+from ekko.schemas.codec import Codec
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.initializer import initial_rows
+from ekko.schemas.quantize import to_float
+from ekko.storage.client import StoreClient
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import read_all
+
+README = Path(__file__).parents[2] / "README.md"
+EKKO = str(Path(sys.executable).with_name("ekko"))
+PORT_IN_README = "7070"
+PATIENCE_S = 60.0
+
+
+def snippet(name: str) -> str:
+    """The code block of the README whose first line is `# name`."""
+    found = re.findall(rf"^```\w+\n(# {re.escape(name)}\n.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"README.md must have one code block that begins '# {name}'"
+    return str(found[0])
+
+
+def statements(code: str) -> int:
+    """Lines that do something: no comments, no blank lines."""
+    return sum(1 for line in code.splitlines() if line.strip() and not line.strip().startswith("#"))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What one run of the README's processes left to look at."""
+
+    folder: Path
+    environment: dict[str, str]
+    address: str
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Broker, manager, fan-out and store, started by the commands of the README; files laid beside them."""
+    folder, port = tmp_path_factory.mktemp("quickstart"), str(ports.free("127.0.0.1"))
+    for name in ("model.toml", "trainer.py", "reader.py"):
+        (folder / name).write_text(snippet(name).replace(f":{PORT_IN_README}", f":{port}"))
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(folder / "broker"))
+        reader = Reader(folder, {**os.environ, "EKKO_BOOTSTRAP": broker.bootstrap}, f"127.0.0.1:{port}")
+        applied = reader.run(EKKO, *command("model apply"))
+        assert applied.returncode == 0, applied.stderr
+        for words in ("manager", "fanout", "store"):
+            arguments = [word.replace(PORT_IN_README, port).replace("DIR", "store") for word in command(words)]
+            log = stack.enter_context((folder / f"{words}.log").open("wb"))
+            process = subprocess.Popen(
+                [EKKO, *arguments], cwd=folder, env=reader.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+            stack.callback(stop, process)
+        yield reader
+
+
+def command(words: str) -> list[str]:
+    """The arguments of the first command in the README's prose that begins `ekko words`."""
+    found = re.search(rf"`ekko ({re.escape(words)}[^`]*)`", README.read_text())
+    assert found, f"README.md no longer says `ekko {words} ...`"
+    return found[1].split()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
+
+
+def eventually(what: str, look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.2)
+
+
+def test_the_snippets_are_as_short_as_they_say() -> None:
+    assert statements(snippet("trainer.py")) <= 10
+    assert statements(snippet("reader.py")) <= 5
+
+
+def test_the_reader_sees_what_the_trainer_published(quickstart: Reader) -> None:
+    trainer = quickstart.run(sys.executable, "trainer.py")
+    assert trainer.returncode == 0, trainer.stderr
+
+    def all_found() -> bool:
+        reader = quickstart.run(sys.executable, "reader.py")
+        return reader.returncode == 0 and reader.stdout == "(3, 16) [ True  True  True]\n"
+
+    eventually("reader.py finds the rows", all_found)
+    check_every_row(quickstart)
+
+
+def check_every_row(quickstart: Reader) -> None:
+    """Every row served is its initialiser plus the sum of what stands in the raw source log, bit for bit."""
+    with closing(KafkaCluster(quickstart.environment["EKKO_BOOTSTRAP"])) as cluster:
+        model = model_in(cluster)
+        sums: dict[int, np.ndarray] = {}
+        for record in read_all(cluster, topics.deltas("ctr")):
+            block = Codec().decode(record.value)
+            if isinstance(block, DeltaBlock):
+                for key, delta in zip(block.keys.tolist(), block.deltas, strict=True):
+                    sums[key] = sums.get(key, np.zeros(16, np.int32)) + delta
+    table = model.table("embedding")
+    keys = np.array(sorted(sums), np.uint64)
+    assert len(keys) > 800
+    expected = to_float(initial_rows(table, keys) + np.array([sums[int(key)] for key in keys]), table.fraction_bits)
+    with closing(StoreClient("east", "ctr", stores=[quickstart.address])) as client:
+        eventually(
+            "every row is there", lambda: bool(np.array_equal(client.lookup("embedding", keys).values, expected))
+        )
+        assert client.lookup("embedding", keys).found.all()
+
+
+def model_in(cluster: KafkaCluster) -> ModelDeclaration:
+    with closing(Catalogue(cluster)) as catalogue:
+        catalogue.refresh()
+        return catalogue.model("ctr")
