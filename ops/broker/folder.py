@@ -52,19 +52,27 @@ class DataFolder:
         kafka = self.path / "log"
         if kafka.exists() and any(kafka.iterdir()):
             return
-        shutil.copytree(home / FORMATTED, kafka, dirs_exist_ok=True)
+        new = self.path / "log.new"  # renamed when it is whole: a start that is killed here leaves nothing half done
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(home / FORMATTED, new)
         identity = {"version": "1", "cluster.id": _kafka_id(), "node.id": "1", "directory.id": _kafka_id()}
-        (kafka / "meta.properties").write_text("".join(f"{key}={value}\n" for key, value in identity.items()))
+        (new / "meta.properties").write_text("".join(f"{key}={value}\n" for key, value in identity.items()))
+        new.replace(kafka)
 
     def write_properties(self, host: str, port: int, controller_port: int, overrides: Mapping[str, str]) -> None:
-        """Write server.properties: the template, this folder's ports, then the overrides."""
+        """Write server.properties: the template, this folder's ports, then the overrides.
+
+        `{host}`, `{port}` and `{controller_port}` in an override stand for what was chosen: listeners name them.
+        """
         own = {
             "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}",
             "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
             "log.dirs": str(self.path / "log"),
         }
-        lines = [f"{key}={value}" for key, value in {**own, **overrides}.items()]
-        self.properties.write_text((RESOURCES / "server.properties").read_text() + "\n" + "\n".join(lines) + "\n")
+        text = "\n".join(f"{key}={value}" for key, value in {**own, **overrides}.items())
+        for word, chosen in (("{host}", host), ("{port}", port), ("{controller_port}", controller_port)):
+            text = text.replace(word, str(chosen))
+        self.properties.write_text((RESOURCES / "server.properties").read_text() + f"\n{text}\n")
 
     def write_running(self, running: Running) -> None:
         """Note pid and ports."""

@@ -28,7 +28,7 @@ class Broker:
         data: data folder, made if absent; a folder of an earlier run is taken up again with all it holds.
         port: where clients connect; None is the port of the folder's last run if that is free, else any free one.
         host: address to listen on; loopback unless told otherwise.
-        properties: broker settings over those of `resources/server.properties`.
+        properties: broker settings over those of `resources/server.properties`; `{port}` and the like are filled in.
         distribution: Kafka and Java; by default what `ekko broker --prepare` has prepared.
         heap_mb: limit of the Java heap, MiB.
         jvm_flags: further flags; they take the place of the archive of loaded classes.

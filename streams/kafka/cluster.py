@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, TopicMissing
 from ekko.streams.kafka.reader import KafkaReader
 from ekko.streams.kafka.transactional_writer import KafkaTransactionalWriter
-from ekko.streams.kafka.trouble import MISSING, NO_LEADER, ClientErrors
+from ekko.streams.kafka.trouble import MISSING, NO_LEADER, SLICE_S, ClientErrors
 from ekko.streams.kafka.writer import KafkaWriter
 from ekko.streams.log import Bounds, Partition, TopicSpec
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ekko.kafka")
 _Result = TypeVar("_Result")
+_given_up: list[tuple[float, AdminClient]] = []
+"""Clients with answers that nobody waits for any more, and when the last of these is due (monotonic seconds). A client
+collected as garbage by its own thread, which is where answers arrive, aborts the whole process."""
 
 _RESERVED = frozenset(
     {
@@ -62,6 +65,7 @@ class KafkaCluster:
             raise ConfigurationError("no Kafka bootstrap is given", hint="use --bootstrap HOST:PORT or EKKO_BOOTSTRAP")
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._timeouts = {"operation_timeout": timeout_s, "request_timeout": timeout_s}
         self._settings: dict[str, Any] = {
             "socket.connection.setup.timeout.ms": 5_000,
             "reconnect.backoff.ms": 20,
@@ -73,6 +77,7 @@ class KafkaCluster:
         self._errors = ClientErrors(bootstrap)
         try:
             self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=_log)
+            self._errors.serve = self._admin.poll
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
 
@@ -137,7 +142,7 @@ class KafkaCluster:
 
     def _result(self, future: "Future[_Result]", doing: str, partition: Partition | None = None) -> _Result:
         try:
-            return future.result(self._timeout_s + 1.0)
+            return self._await(future, doing)
         except KafkaException as error:
             reason = error.args[0]
             if reason.code() in MISSING or self._is_unknown(reason, partition):
@@ -145,8 +150,21 @@ class KafkaCluster:
                     f"{doing}: no such topic or partition", hint="create it with `ekko model apply FILE`"
                 ) from error
             raise self._errors.connection_failed(doing, reason) from error
-        except TimeoutError as error:
-            raise self._errors.connection_failed(doing) from error
+
+    def _await(self, future: "Future[_Result]", doing: str) -> _Result:
+        deadline = time.monotonic() + self._timeout_s + 1.0
+        while True:
+            try:
+                return future.result(SLICE_S)
+            except TimeoutError as error:
+                if self._errors.no_use_waiting(deadline):
+                    self._keep_until_answered()
+                    raise self._errors.connection_failed(doing) from error
+
+    def _keep_until_answered(self) -> None:
+        now = time.monotonic()
+        _given_up[:] = [(due, admin) for due, admin in _given_up if due > now]
+        _given_up.append((now + 2.0 * self._timeout_s + 5.0, self._admin))
 
     def _is_unknown(self, reason: KafkaError, partition: Partition | None) -> bool:
         """Whether 'no leaders found' means that there is no such partition, rather than an election."""
@@ -156,10 +174,14 @@ class KafkaCluster:
 
     def topics(self) -> dict[str, int]:
         """See `Cluster.topics`."""
-        try:
-            metadata = self._admin.list_topics(timeout=self._timeout_s)
-        except KafkaException as error:
-            raise self._errors.connection_failed("listing topics", error.args[0]) from error
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                metadata = self._admin.list_topics(timeout=SLICE_S)
+                break
+            except KafkaException as error:
+                if self._errors.no_use_waiting(deadline):
+                    raise self._errors.connection_failed("listing topics", error.args[0]) from error
         return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
     def topic_settings(self, topic: str) -> dict[str, str]:
@@ -175,9 +197,9 @@ class KafkaCluster:
         if not missing:
             return
         new = [NewTopic(spec.name, spec.partitions, config=dict(spec.settings)) for spec in missing.values()]
-        for name, future in self._admin.create_topics(new, operation_timeout=self._timeout_s).items():
+        for name, future in self._admin.create_topics(new, **self._timeouts).items():
             try:
-                future.result(self._timeout_s + 1.0)
+                self._await(future, f"creating topic {name}")
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise self._errors.connection_failed(f"creating topic {name}", error.args[0]) from error
@@ -202,7 +224,7 @@ class KafkaCluster:
         existing = sorted(set(names) & self.topics().keys())
         if not existing:
             return
-        for name, future in self._admin.delete_topics(existing, operation_timeout=self._timeout_s).items():
+        for name, future in self._admin.delete_topics(existing, **self._timeouts).items():
             self._result(future, f"deleting topic {name}")
         self._wait(lambda: not self.topics().keys() & set(existing), f"deleting {', '.join(existing)}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ekko.schemas.errors import CommitUncertain, EkkoError, Fenced, TransactionAborted
-from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, ClientErrors, too_large
+from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, SLICE_S, ClientErrors, too_large
 from ekko.streams.log import Output
 
 _log = logging.getLogger("ekko.kafka")
@@ -45,10 +45,19 @@ class KafkaTransactionalWriter:
             },
             logger=_log,
         )
-        try:
-            self._retry(self._producer.init_transactions, time.monotonic() + timeout_s)
-        except KafkaException as error:
-            raise errors.connection_failed(f"opening transactions as {transactional_id}", error.args[0]) from error
+        errors.serve = self._producer.poll
+        self._open(time.monotonic() + timeout_s)
+
+    def _open(self, deadline: float) -> None:
+        """Fence older writers of this identity and wait until their transactions have ended."""
+        while True:
+            try:
+                return self._producer.init_transactions(SLICE_S)
+            except KafkaException as error:
+                if not error.args[0].retriable() or self._errors.no_use_waiting(deadline):
+                    raise self._errors.connection_failed(
+                        f"opening transactions as {self._identity}", error.args[0]
+                    ) from error
 
     @staticmethod
     def _retry(call: Callable[[float], None], deadline: float) -> None:

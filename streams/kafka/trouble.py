@@ -1,9 +1,15 @@
 """What librdkafka reports when something is wrong, and the error of ours that it means."""
 
+import time
+from typing import TYPE_CHECKING
+
 from confluent_kafka import KafkaError
 
 from ekko.schemas.errors import ConnectionFailed, TopicMissing, TransactionAborted
 from ekko.streams.log import Output, Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # librdkafka's own codes start with an underscore in Python, though they are public.
 FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
@@ -11,6 +17,7 @@ MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 PURGED = KafkaError._PURGE_QUEUE
 NO_LEADER = KafkaError._NOENT
+ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 REFUSED = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD})
 FOR_GOOD = frozenset(
@@ -19,6 +26,8 @@ FOR_GOOD = frozenset(
     | {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 )
 """Failures that no retry mends: they are raised, not only logged."""
+SLICE_S = 0.25
+"""A long wait is cut into these, so that such a failure ends it at once and not at its time-out."""
 
 
 class ClientErrors:
@@ -28,15 +37,24 @@ class ClientErrors:
         self._bootstrap = bootstrap
         self._last: KafkaError | None = None
         self.fatal: KafkaError | None = None
+        self.serve: Callable[[float], object] = lambda _timeout_s: None
+        """The client's own `poll`: reports wait there until somebody serves them, and blocking calls do not."""
 
     def __call__(self, error: KafkaError) -> None:
         """Take one report (librdkafka's `error_cb`)."""
-        self._last = error
+        if error.code() != ALL_BROKERS_DOWN:  # says no more than the reports before it
+            self._last = error
         if error.code() in FOR_GOOD:
             self.fatal = error
 
+    def no_use_waiting(self, deadline: float) -> bool:
+        """Whether to stop waiting: `deadline` (monotonic seconds) has passed, or no retry mends what is reported."""
+        self.serve(0.0)
+        return self.fatal is not None or time.monotonic() > deadline
+
     def connection_failed(self, doing: str, error: KafkaError | None = None) -> ConnectionFailed:
         """The error to raise when `doing` did not work."""
+        self.serve(0.0)
         reason = self.fatal or self._last or error
         detail = reason.str() if reason is not None else "no answer"
         return ConnectionFailed(
