@@ -213,6 +213,7 @@ class Publisher:
         shard = position_shard(self.trainer, self._model.declaration.shards)
         tables = self._model.declaration.tables
         marker = self._template(tables[0].name if tables else "", self.generation, self._model.catalogue.end)
+        marker = replace(marker, deltas=np.empty((0, tables[0].dim if tables else 1), np.int32))
         # All that an earlier process of this trainer wrote stands before a record of ours, and is decided once that can
         # be read.
         record = seal(replace(marker, shard=shard), self._model.topic, time.monotonic()).output

@@ -506,6 +506,15 @@ def test_the_control_record_of_an_earlier_model_of_this_name_counts_nothing(
 # -- transactions and positions
 
 
+def test_what_is_written_while_looking_for_a_position_is_a_valid_block(
+    publisher: Publisher, cluster: Cluster, declared: str, model: ModelDeclaration
+) -> None:
+    publisher.last_position()
+    (mark,) = blocks_in(cluster, declared)
+    assert mark.deltas.shape == (0, model.table(mark.table).dim)
+    assert mark.trainer_position is None
+
+
 def test_deltas_and_position_are_in_the_log_together(cluster: Cluster, declared: str) -> None:
     with Publisher(declared, cluster=cluster, transactional_id="job") as publisher:
         assert publisher.trainer == "job"
