@@ -33,10 +33,10 @@ MEMORY_BYTES = 256 * 1024 * 1024
 class Lanes:
     """Writes lane records of one model in one region, each call in one transaction, and keeps the truth."""
 
-    def __init__(self, broker: Broker, cluster: KafkaCluster, name: str, *, shards: int = 2) -> None:
+    def __init__(self, broker: Broker, cluster: KafkaCluster, name: str, *, shards: int = 2, region: str = "") -> None:
         self.cluster = cluster
         self._bootstrap = broker.bootstrap
-        self.region_name = f"{REGION}-{name[-12:]}".strip("-")
+        self.region_name = region or f"{REGION}-{name[-12:]}".strip("-")
         model = ModelDeclaration(name, shards, 1, TABLES)
         declare(cluster, Declarations((RegionDeclaration(self.region_name),), (model,)), KafkaCluster)
         self.catalogue = Catalogue(cluster)
@@ -44,7 +44,7 @@ class Lanes:
         self.model = self.catalogue.model(name)
         self.region = self.catalogue.region(self.region_name)
         self._writer = cluster.transactional_writer(f"test.{name}")
-        self._seq: dict[int, int] = defaultdict(int)
+        self.seqs: dict[int, int] = defaultdict(int)
         self._last: dict[tuple[int, Lane], int] = defaultdict(int)
         self.epoch = 0
         self.generation = 0
@@ -62,8 +62,8 @@ class Lanes:
 
     def block(self, lane: Lane, shard: int, **fields: object) -> LaneBlock:
         """The next block of a lane, its seq and all; `fields` replace what is right by what a test wants."""
-        self._seq[shard] += 1
-        seq, previous = self._seq[shard], self._last[shard, lane]
+        self.seqs[shard] += 1
+        seq, previous = self.seqs[shard], self._last[shard, lane]
         self._last[shard, lane] = seq
         right = {
             "incarnation": self.model.incarnation,
