@@ -26,7 +26,7 @@ class DemoPlan(BaseModel):
         rate: interactions replayed a second.
         batch: interactions a training step.
         refresh_s: seconds between refreshes of the stale copy that live rows are compared with.
-        until: end of the training, seconds since 1970; 0 before the trainer starts.
+        seconds: how long the trainer trains.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,9 +37,9 @@ class DemoPlan(BaseModel):
     stores: dict[str, str]
     monitor_port: int
     rate: float
+    seconds: float
     batch: int = 20
     refresh_s: float = 20.0
-    until: float = 0.0
 
     def write(self) -> None:
         """Write it to its folder."""

@@ -65,6 +65,7 @@ def make_plan(folder: Path, interactions: Interactions, seconds: float) -> DemoP
         stores={region: f"{HOST}:{port}" for region, port in zip(REGIONS, store_ports, strict=True)},
         monitor_port=monitor_port,
         rate=min(RATE, len(interactions) / seconds),
+        seconds=seconds,
     )
 
 
@@ -81,8 +82,6 @@ def run(folder: Path, interactions: Interactions, seconds: float, tell: Tell, wa
     with Supervisor(plan.folder) as supervisor:
         _log_to(plan.folder / "logs" / "demo.log")
         model = _set_up(plan, supervisor, tell)
-        plan = plan.model_copy(update={"until": time.time() + seconds})
-        plan.write()
         for spec in processes.learning(plan):
             supervisor.start(spec)
         tell(f"training for {seconds:g} s: {plan.rate:.0f} interactions a second, regions {', '.join(plan.stores)}")
@@ -118,7 +117,7 @@ def _set_up(plan: DemoPlan, supervisor: Supervisor, tell: Tell) -> ModelDeclarat
 
 
 def _train(plan: DemoPlan, supervisor: Supervisor, seconds: float, watch: Watch) -> None:
-    deadline = time.monotonic() + seconds + END_GRACE_S
+    deadline = time.monotonic() + START_TIMEOUT_S + seconds + END_GRACE_S
     try:
         while supervisor.running("trainer"):
             supervisor.check()

@@ -57,11 +57,15 @@ class RegionQuality(BaseModel):
 
 
 class TrainerStatus(BaseModel):
-    """The trainer: where it is, what the log has acknowledged, and how good predictions were."""
+    """The trainer: where it is, what the log has acknowledged, and how good predictions were.
 
+    ``until`` is the end of the training in seconds since 1970: set at its start, kept by a restarted trainer.
+    ``position`` counts the interactions learnt from since then, also by trainers before this one.
+    """
+
+    until: float = 0.0
     position: int = 0
     behind_s: float = 0.0
-    interactions: int = 0
     acknowledged_rows: int = 0
     acknowledged_blocks: int = 0
     acknowledged_total: int = 0

@@ -14,7 +14,7 @@ from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.learner import Learner, Step
 from ekko.ops.demo.plan import FACTORS, STREAM_FILE, TABLE, TRAINER, DemoPlan
 from ekko.ops.demo.replay import Replay
-from ekko.ops.demo.status import TRAINER_FILE, RegionQuality, TrainerStatus, write_status
+from ekko.ops.demo.status import TRAINER_FILE, RegionQuality, TrainerStatus, read_status, write_status
 from ekko.ops.demo.validation import Lookup, RegionValidation
 from ekko.ops.process import stop_on_signals
 from ekko.schemas.errors import EkkoError, NotReady, RolledBack
@@ -46,6 +46,7 @@ class Trainer:
             for region, client in clients.items()
         }
         self._learner = Learner(DIM, lambda keys: pull(clients, keys))
+        self._until = 0.0
         self._optimizer_file = plan.folder / OPTIMIZER_FILE
 
     def run(self, publisher: Publisher, stop: threading.Event) -> None:
@@ -54,8 +55,10 @@ class Trainer:
         if position:
             self._learner.optimizer.load(self._optimizer_file)
         replay = Replay(self._interactions, self._plan.rate, self._plan.batch, position, position)
-        started = time.monotonic()
-        training_s = self._plan.until - time.time()
+        self._until = read_status(self._plan.folder / TRAINER_FILE, TrainerStatus).until or (
+            time.time() + self._plan.seconds
+        )
+        started, training_s = time.monotonic(), self._until - time.time()
         status_due = save_due = 0.0
         while not (stop.is_set() or replay.finished):
             stop.wait(replay.wait_s(time.monotonic() - started))
@@ -90,9 +93,9 @@ class Trainer:
     def _tell(self, replay: Replay, elapsed_s: float, publisher: Publisher, *, finished: bool) -> None:
         acknowledged = publisher.acknowledged
         status = TrainerStatus(
+            until=self._until,
             position=replay.position,
             behind_s=max(0.0, elapsed_s - (replay.position - replay.origin) / self._plan.rate),
-            interactions=replay.position - replay.origin,
             acknowledged_rows=acknowledged.rows,
             acknowledged_blocks=acknowledged.blocks,
             acknowledged_total=acknowledged.total % 2**64,

@@ -59,7 +59,7 @@ def render(trainer: TrainerStatus, regions: dict[str, RegionView], restarts: dic
     for name, cells in _lines(regions, refresh_s):
         table.add_row(name, *cells)
     again = ", ".join(f"{name} {count}x" for name, count in restarts.items() if count) or "none"
-    told = f"{trainer.interactions:,} interactions, {trainer.acknowledged_rows:,} row updates; restarts: {again}"
+    told = f"{trainer.position:,} interactions, {trainer.acknowledged_rows:,} row updates; restarts: {again}"
     return Group(table, Text(told))
 
 
@@ -141,4 +141,4 @@ class Lines:
             for region, quality in trainer.regions.items()
         ]
         again = sum(supervisor.restarts().values())
-        self._console.print(f"{trainer.interactions:,} interactions; {'; '.join(runs)}; restarts: {again}")
+        self._console.print(f"{trainer.position:,} interactions; {'; '.join(runs)}; restarts: {again}")

@@ -25,7 +25,7 @@ def latency(p50: float | None, p99: float | None) -> UpdateLatency:
 
 
 TRAINER = TrainerStatus(
-    position=1200, interactions=1200, finished=True, regions={"east": quality(0.72, 0.64), "west": quality(0.74, 0.62)}
+    position=1200, finished=True, regions={"east": quality(0.72, 0.64), "west": quality(0.74, 0.62)}
 )
 VERIFICATION = Verification(
     last_state=9, middle_state=4, keys=50, published=Published(6000, 240, 7), rejected={"east": 0, "west": 0}

@@ -27,7 +27,7 @@ from ekko.streams.memory_broker import MemoryBroker
 from ekko.streams.memory_log import MemoryCluster
 
 INCARNATION = 4
-PLAN = DemoPlan(folder=Path("unused"), bootstrap="unused", model="m", stores={}, monitor_port=1, rate=1.0)
+PLAN = DemoPlan(folder=Path("unused"), bootstrap="unused", model="m", stores={}, monitor_port=1, rate=1.0, seconds=1.0)
 MODEL = replace(PLAN.declaration(), incarnation=INCARNATION)
 
 Rows = dict[int, int]
