@@ -3,6 +3,7 @@
 import threading
 
 from ekko.schemas import topics
+from ekko.schemas.codec import Kind, own_schemas
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.errors import CatalogueConflict, ConfigurationError, TopicMissing
 from ekko.schemas.limits import MAX_BLOCK_BYTES
@@ -34,6 +35,7 @@ class PublishedModel:
         try:
             self.catalogue.refresh(timeout_s)
             self.declaration = self.catalogue.model(name)
+            _check_schema(self.catalogue)
             self.block_bytes = _block_bytes(cluster, self.declaration)
         except BaseException:
             self.catalogue.close()
@@ -75,6 +77,16 @@ class PublishedModel:
     def close(self) -> None:
         """Release the connection."""
         self.catalogue.close()
+
+
+def _check_schema(catalogue: Catalogue) -> None:
+    """Readers of other versions can only read our blocks if the schema stands in the catalogue."""
+    own = next(schema for schema in own_schemas() if schema.kind == Kind.DELTA_BLOCK)
+    if not catalogue.has_schema(own):
+        raise ConfigurationError(
+            f"the catalogue does not hold the schema {own.fingerprint:016x} in which this version writes delta blocks",
+            hint="run `ekko model apply FILE` once with this version of Ekko, with any declaration file",
+        )
 
 
 def _block_bytes(cluster: Cluster, model: ModelDeclaration) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
-from ekko.schemas.codec import Codec, encode
+from ekko.schemas.codec import Codec, encode, own_schemas
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import (
@@ -203,6 +203,17 @@ def publish_until(publisher: Publisher, expected: Callable[[Exception], bool]) -
                 return
         time.sleep(0.02)
     pytest.fail("the expected error did not come")
+
+
+def test_a_version_whose_schema_readers_cannot_know_is_refused(
+    memory_model: tuple[MemoryCluster, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, name = memory_model
+    newer = [replace(schema, fingerprint=schema.fingerprint ^ 1) for schema in own_schemas()]
+    monkeypatch.setattr("ekko.streams.publisher_model.own_schemas", lambda: newer)
+    with pytest.raises(ConfigurationError, match="does not hold the schema") as error:
+        Publisher(name, cluster=memory)
+    assert "ekko model apply" in error.value.hint
 
 
 def test_another_partition_count_is_refused(memory_model: tuple[MemoryCluster, str]) -> None:
@@ -548,6 +559,20 @@ def test_positions_are_found_behind_many_others(memory_model: tuple[MemoryCluste
     assert Publisher(name, cluster=memory, transactional_id="rare").last_position() == b"far back"
     assert Publisher(name, cluster=memory, trainer="busy").last_position() == b"399"
     assert Publisher(name, cluster=memory, trainer="nobody").last_position() is None
+
+
+def test_what_strangers_wrote_is_passed_over_when_a_position_is_looked_for(
+    memory_model: tuple[MemoryCluster, str],
+) -> None:
+    memory, name = memory_model
+    partition = Partition(topics.deltas(name), position_shard("t1", 4))
+    with Publisher(name, cluster=memory, trainer="t1") as publisher:
+        publisher.publish("users", [1], ones(1), position=b"1")
+        publisher.flush(1)
+        cut = encode(replace(Barrier(0, 1, 0, 0), epoch=3))[:-1]
+        for value in (b"\x00\x01\x02\x03", None, cut, encode(Barrier(0, 1, 0, 0))):
+            memory.writer().send(Output(partition, value))
+        assert publisher.last_position() == b"1"
 
 
 def test_a_position_that_retention_took_is_not_told_as_none(memory_model: tuple[MemoryCluster, str]) -> None:

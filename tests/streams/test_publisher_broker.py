@@ -17,7 +17,7 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
-from ekko.schemas.errors import ConnectionFailed, PublishUncertain, QueueFull
+from ekko.schemas.errors import ConnectionFailed, PublishUncertain, QueueFull, TransactionAborted
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
@@ -114,6 +114,41 @@ def test_closing_with_the_broker_away_ends_in_time_and_tells(own_broker: Broker)
     assert time.monotonic() - started < 10
     own_broker.start()
     assert set(counts_in(own_broker.bootstrap).tolist()) <= {1, 2}
+
+
+def test_what_is_not_delivered_in_time_is_of_unknown_fate_and_the_next_batches_go(own_broker: Broker) -> None:
+    impatient = KafkaCluster(own_broker.bootstrap, {"delivery.timeout.ms": "1500"})
+    with closing(impatient), closing(Publisher("ctr", cluster=impatient)) as publisher:
+        publisher.publish("users", np.arange(100), ones(100))
+        publisher.flush(20)
+        own_broker.kill()
+        publisher.publish("users", np.arange(100), ones(100))
+        with pytest.raises(PublishUncertain, match=r"100 row\(s\) in 4 block\(s\)"):
+            publisher.flush(20)
+        own_broker.start()
+        for _ in range(5):
+            publisher.publish("users", np.arange(100), ones(100))
+            time.sleep(0.1)
+        publisher.flush(20)
+        assert publisher.acknowledged.rows == 600
+    counts = counts_in(own_broker.bootstrap).tolist()
+    assert set(counts) <= {6, 7}, "six batches are acknowledged; the seventh is there at most once"
+
+
+def test_a_limit_that_was_lowered_meanwhile_is_told(own_broker: Broker) -> None:
+    from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # noqa: PLC0415
+
+    with closing(Publisher("ctr", bootstrap=own_broker.bootstrap)) as publisher:
+        admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
+        lower = ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)
+        topic = ConfigResource(ResourceType.TOPIC, topics.deltas("ctr"), incremental_configs=[lower])
+        admin.incremental_alter_configs([topic])[topic].result(10)
+        rng = np.random.default_rng(0)
+        publisher.publish("users", np.arange(1_000), rng.normal(size=(1_000, DIM)))
+        with pytest.raises(TransactionAborted, match=r"1000 row\(s\) in 4 block\(s\) .* were not delivered") as error:
+            publisher.flush(20)
+        assert "max.message.bytes" in error.value.hint
+        assert publisher.acknowledged.rows == 0
 
 
 TRAINER = """
