@@ -53,6 +53,11 @@ def members(region: str) -> str:
     return f"ekko.{region}.members"
 
 
+def fanouts(region: str) -> str:
+    """Instances of a region's fan-out that announce themselves, compacted."""
+    return f"ekko.{region}.fanouts"
+
+
 def fanout_transactional_id(model: str, incarnation: int, region: str, region_incarnation: int, group: int) -> str:
     """Identity that fences the fan-out writers of one shard group."""
     return f"ekko.fanout.{model}@{incarnation}.{region}@{region_incarnation}.{group}"

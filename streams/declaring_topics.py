@@ -91,7 +91,10 @@ def of_model(model: ModelDeclaration) -> list[Need]:
 def of_region(region: RegionDeclaration) -> list[Need]:
     """A region's topics on its cluster, whatever its models; on a cluster of its own the mirrored catalogue, too."""
     members = _need(topics.members(region.name), 1, _COMPACTED, region=region.name)
-    return [members, catalogue()] if region.bootstrap else [members]
+    # By the broker's clock: who lives is read from the stamps.
+    stamped = {**_COMPACTED, "message.timestamp.type": "LogAppendTime"}
+    fanouts = _need(topics.fanouts(region.name), 1, stamped, region=region.name)
+    return [members, fanouts, catalogue()] if region.bootstrap else [members, fanouts]
 
 
 def of_model_in_region(model: ModelDeclaration, region: RegionDeclaration) -> list[Need]:

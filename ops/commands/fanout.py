@@ -19,6 +19,9 @@ def fanout(
     model: Annotated[
         list[str] | None, typer.Option("--model", help="Only this model; may be repeated. All models if left out.")
     ] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Name of this process among several for the region; the host's name if left out.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on loopback at this port.")
     ] = None,
@@ -26,7 +29,8 @@ def fanout(
     """Run the fan-out of a region until Ctrl-C or SIGTERM.
 
     What matters most goes first, the rest as the region's bandwidth allows (bandwidth_bytes_per_s in the settings).
-    Killed at any moment, it goes on where the log says it was. A second one for the same region takes over from it.
+    Killed at any moment, it goes on where the log says it was. Several with different --instance names share the work
+    and take over from each other; a second one of the same name takes everything over and ends the first.
     """
     import time
 
@@ -55,4 +59,4 @@ def fanout(
     )
     if metrics_port is not None:
         start_http_server(metrics_port, addr="127.0.0.1")
-    RegionFanout(central, regional, region, settings=chosen, clock=time.time).run(stop)
+    RegionFanout(central, regional, region, settings=chosen, clock=time.time, instance=instance).run(stop)

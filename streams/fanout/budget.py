@@ -39,6 +39,7 @@ class Budget:
 
     def __init__(self, rate: float | None, *, bulk_share: float = 0.1, now_s: float = 0.0) -> None:
         self._lock = threading.Lock()
+        self._rate, self._bulk_share = rate, bulk_share
         self._all = None if rate is None else _Bucket(rate, rate * HORIZON_S, now_s)
         self._sure = None if rate is None else _Bucket(rate * bulk_share, 0.0, now_s)
 
@@ -46,6 +47,15 @@ class Budget:
     def limited(self) -> bool:
         """Whether there is a budget at all."""
         return self._all is not None
+
+    def set_share(self, share: float) -> None:
+        """Let this instance have only this part of the region's rate, 0 to 1: others have the rest."""
+        if self._rate is None or self._all is None or self._sure is None:
+            return
+        with self._lock:
+            # A share of nothing still lets a rate stand: nothing will ask for it.
+            self._all.rate = self._rate * (share or 1.0)
+            self._sure.rate = self._all.rate * self._bulk_share
 
     def for_bulk(self, now_s: float, *, overdue: bool) -> float:
         """Bytes of bulk that may go in a transaction now; infinite without a budget."""

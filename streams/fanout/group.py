@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 _POLL_RECORDS = 200
 _TRANSACTION_S = 0.2
 _LEAST_TRANSACTION_BYTES = 64 * 1024
+_CALM_S = 30.0
 
 
 class GroupFanout:
-    """Fans the shards of one group out. Any failure but fencing ends in a new takeover: the log is the only truth."""
+    """Fans the shards of one group out. Any failure ends in a new takeover: the log is the only truth."""
 
     def __init__(self, model: ModelDeclaration, number: int, context: RegionContext) -> None:
         self.model, self.number = model, number
@@ -35,24 +36,18 @@ class GroupFanout:
         self._reader: Reader | None = None
         self._writer: TransactionalWriter | None = None
         self._retry_at_s = 0.0
+        self._fenced, self._taken_s = 0, 0.0
         self._transaction_bytes = context.settings.transaction_bytes
         self._labels = context.region.name, model.name, str(number)
 
     def step(self, now_s: float) -> bool:
-        """Take what has come, send what may go; returns whether anything was done.
-
-        Raises:
-            Fenced: another instance has taken this group over.
-        """
+        """Take what has come, send what may go; returns whether anything was done."""
         if now_s < self._retry_at_s:
             return False
         try:
             if self._reader is None:
-                self._take_over()
+                self._take_over(now_s)
             return self._work(now_s)
-        except Fenced:
-            self.close()
-            raise
         except (EkkoError, TimeoutError) as error:
             self._fail(error if isinstance(error, EkkoError) else EkkoError(str(error)), now_s)
             return False
@@ -67,7 +62,7 @@ class GroupFanout:
 
     # ---- taking over -------------------------------------------------------------------------------------------------
 
-    def _take_over(self) -> None:
+    def _take_over(self, now_s: float) -> None:
         context, model = self._context, self.model
         started_s = time.monotonic()
         assert model.incarnation is not None
@@ -83,7 +78,7 @@ class GroupFanout:
         except BaseException:
             reader.close()
             raise
-        self._reader, self.failure, self.halted = reader, None, {}
+        self._reader, self.failure, self.halted, self._taken_s = reader, None, {}, now_s
         metrics.TAKEOVERS.labels(*self._labels).inc()
         rows = sum(shard.pending.rows for shard in self._shards.values())
         place = ", ".join(f"{number}: {shard.intake.position}" for number, shard in self._shards.items())
@@ -97,12 +92,15 @@ class GroupFanout:
 
     def _fail(self, error: EkkoError, now_s: float) -> None:
         lasting = isinstance(error, GapError | FormatTooNew | ConfigurationError)
+        # Two instances that each believe a group to be theirs must not fence each other at full speed.
+        calm = now_s > self._taken_s + _CALM_S
+        self._fenced = (0 if calm else self._fenced) + isinstance(error, Fenced)
         if self.failure is None or str(self.failure) != str(error):
             name = f"fan-out of {self.model.name}, group {self.number}, to {self._context.region.name}"
             _log.log(logging.ERROR if lasting else logging.WARNING, "%s: %s (%s)", name, error, error.hint)
         self.close()
         self.failure = error
-        self._retry_at_s = now_s + self._context.settings.retry_s * (10 if lasting else 1)
+        self._retry_at_s = now_s + self._context.settings.retry_s * (10 if lasting else min(2**self._fenced, 16))
 
     # ---- working -----------------------------------------------------------------------------------------------------
 

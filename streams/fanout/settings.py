@@ -20,6 +20,7 @@ class FanoutSettings:
         transaction_bytes: a transaction carries about this much at most, so that it stays short.
         poll_s: how long a step waits for source records when nothing else is to be done.
         retry_s: pause before a shard group that failed is taken over again.
+        announce_s, lifetime_s: how often an instance announces itself, and after what silence others take over from it.
         timeout_s: for a commit, and for reading on during a takeover.
     """
 
@@ -34,6 +35,8 @@ class FanoutSettings:
     retry_s: float = 1.0
     timeout_s: float = 10.0
     signal_interval_s: float = 1.0
+    announce_s: float = 0.5
+    lifetime_s: float = 2.0
 
     def __post_init__(self) -> None:
         if self.bandwidth_bytes_per_s is not None and self.bandwidth_bytes_per_s <= 0:

@@ -25,9 +25,11 @@ Sums = dict[tuple[str, int], Int32s]
 class Source:
     """Declares a model with one table `embedding` and a region of the same name, and publishes into it."""
 
-    def __init__(self, cluster: KafkaCluster, name: str, *, shards: int = 2, dim: int = 4, regional: str = "") -> None:
+    def __init__(
+        self, cluster: KafkaCluster, name: str, *, shards: int = 2, groups: int = 1, dim: int = 4, regional: str = ""
+    ) -> None:
         self.cluster, self.name, self.shards, self.dim = cluster, name, shards, dim
-        model = ModelDeclaration(name, shards=shards, tables=(TableDeclaration("embedding", dim),))
+        model = ModelDeclaration(name, shards=shards, shard_groups=groups, tables=(TableDeclaration("embedding", dim),))
         region = RegionDeclaration(name, bootstrap=regional)
         declare(cluster, Declarations((region,), (model,)), lambda region: KafkaCluster(region.bootstrap))
         catalogue = Catalogue(cluster)
