@@ -304,7 +304,8 @@ def test_a_region_with_its_own_cluster_gets_its_topics_there(memory: MemoryClust
     assert "region east: topic ctr.east.bulk created" in done
     assert set(asked) == {"east-kafka:9092"}
     lanes = {"ctr.east.express", "ctr.east.bulk", "ctr.east.fanout", "ctr.east.rejected"}
-    assert regional.topics().keys() == lanes | {"ekko.east.members", "ekko.catalogue", "ctr.control"}
+    mirrored = {"ekko.catalogue", "ctr.control", "ctr.signals"}
+    assert regional.topics().keys() == lanes | mirrored | {"ekko.east.members", "ekko.east.fanouts"}
     assert not lanes & memory.topics().keys()
     assert declare(memory, wanted, connect) == []
     moved = Declarations((replace(region, bootstrap="east-1:9092,east-2:9092"),))
