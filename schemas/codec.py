@@ -154,6 +154,8 @@ class Codec:
         Raises:
             FormatError: not an Avro schema, or another than its fingerprint says.
         """
+        if (declaration.kind, declaration.fingerprint) in self._writers:
+            return
         try:
             parsed = fastavro.parse_schema(json.loads(declaration.schema))
         except (ValueError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:

@@ -113,16 +113,18 @@ class MemoryWriter:
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """See `log.Writer.poll`."""
-        del timeout_s
         self._faults.interrupt("deliver")
         if not self._faults.held_back():
             self._drain()
+        if self._queue:
+            self._faults.waited(timeout_s)
 
     def flush(self, timeout_s: float) -> int:
         """See `log.Writer.flush`."""
-        del timeout_s
         self._faults.interrupt("deliver")
         self._drain()
+        if self._queue:
+            self._faults.waited(timeout_s)
         return len(self._queue)
 
     def purge(self) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -11,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.world import simulate
 
+SECONDS_A_SEED = 60
 _HASH_SEED = "0"
 """Sets must iterate alike in every run, or a seed would not replay."""
 
@@ -23,11 +25,20 @@ def replay_command(seed: int) -> str:
 def attempt(seed: int) -> str | None:
     """Run one seed; what went wrong, if anything."""
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(SECONDS_A_SEED)
     try:
         simulate(seed)
     except Exception:  # noqa: BLE001 - whatever a seed raises is its finding
         return traceback.format_exc()
+    finally:
+        signal.alarm(0)
     return None
+
+
+def _give_up(number: int, frame: object) -> None:
+    del number, frame
+    raise TimeoutError(f"the seed takes more than {SECONDS_A_SEED} s: something waits for ever")
 
 
 def failures(seeds: range, workers: int) -> Iterator[tuple[int, str]]:

@@ -33,6 +33,11 @@ class Clock:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Make `time.time` and `time.monotonic` virtual."""
-        with patch("time.time", self), patch("time.monotonic", self.monotonic):
+        """Make the functions of `time` virtual that the product uses."""
+        with (
+            patch("time.time", self),
+            patch("time.time_ns", lambda: int(self.now_s * 1e9)),
+            patch("time.monotonic", self.monotonic),
+            patch("time.sleep", self.wait),
+        ):
             yield

@@ -63,7 +63,7 @@ class Environment:
             RegionDeclaration(region, bootstrap=region if scenario.own_brokers else "") for region in scenario.regions
         )
         model = ModelDeclaration(scenario.model, scenario.shards, scenario.shard_groups, tables)
-        declare(self.healthy(), Declarations(regions, (model,)), self.healthy)
+        declare(self.healthy(), Declarations(regions, (model,)), lambda region: self.healthy(region.name))
 
     def watch(self, name: str, errors: Iterable[BaseException]) -> None:
         """Tell apart what a process must bear from what must not happen: brokers come and go, gaps do not."""

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane, LaneBlock
-from ekko.schemas.codec import Codec
 from ekko.schemas.signals import Rejection
 from ekko.streams.log import Partition
 from ekko.streams.memory_broker import MemoryBroker
-from tests.simulation.truth import Origin, committed
+from tests.simulation.truth import Origin, committed, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +35,20 @@ class RegionLog:
 
 def read_region(broker: MemoryBroker, model: str, region: str, shards: int) -> RegionLog:
     """Decode a region's committed records, those that retention has removed included."""
-    codec = Codec()
     by_shard: list[list[Sent]] = []
     rejected: dict[Origin, str] = {}
     for shard in range(shards):
         sent: list[Sent] = []
         for lane in Lane:
             for record in committed(broker, Partition(topics.lane(model, region, lane), shard)):
-                block = codec.decode(record.value)
+                block = decoded(record.value)
                 assert isinstance(block, LaneBlock), f"{record} is no lane block"
                 sent.append(Sent(lane, record.offset, block))
         by_shard.append(sorted(sent, key=lambda entry: entry.block.seq))
     topic = topics.rejected(model, region)
     for number in range(broker.partition_counts()[topic]):
         for record in committed(broker, Partition(topic, number)):
-            message = codec.decode(record.value)
+            message = decoded(record.value)
             assert isinstance(message, Rejection), f"{record} is no rejection"
             rejected[message.shard, message.offset] = message.reason
     return RegionLog(region, by_shard, rejected)

@@ -15,6 +15,7 @@ class Scenario:
         tables: declared at first; `late_table` some time later, if any.
         keys: number of keys that trainers touch.
         ticks: steps of the schedule.
+        trainers: whether each of them publishes exactly once, with its input position.
         replica_shards: by region, the shards of each replica.
         budget_bytes_s: bandwidth of the fan-outs, None: unlimited.
         percentile: of the scores, above which rows are express.
@@ -32,6 +33,7 @@ class Scenario:
     late_table: TableDeclaration | None
     keys: int
     ticks: int
+    trainers: tuple[bool, ...]
     replica_shards: dict[str, tuple[tuple[int, ...], ...]]
     budget_bytes_s: float | None
     percentile: float
@@ -50,16 +52,17 @@ def scenario_of(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         regions=regions,
-        own_brokers=rng.random() < 0.3,
+        own_brokers=False,
         model="ctr",
         shards=shards,
         shard_groups=rng.randint(1, shards),
         tables=tuple(_table(rng, name) for name in ("wide", "deep")[: rng.randint(1, 2)]),
         late_table=_table(rng, "late") if rng.random() < 0.3 else None,
         keys=rng.choice((4, 12, 40)),
-        ticks=rng.randint(80, 240),
+        ticks=rng.randint(40, 140),
+        trainers=tuple(rng.random() < 0.5 for _ in range(rng.randint(1, 2))),
         replica_shards={region: _placement(rng, everything) for region in regions},
-        budget_bytes_s=rng.choice((None, None, 1_000.0, 10_000.0)),
+        budget_bytes_s=rng.choice((None, None, 3_000.0, 30_000.0)),
         percentile=rng.choice((0.0, 50.0, 99.0)),
         trouble=rng.choice((0.0, 0.3, 1.0)),
         bad_input=rng.choice((0.0, 0.03)),

@@ -3,8 +3,9 @@
 Of the product it uses only the codec and the key hash: they are formats and have tests of their own.
 """
 
+from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.quantize import Int32s
 from ekko.streams.log import Partition, Record
 from ekko.streams.memory_broker import MemoryBroker
+
+_CODEC = Codec()
 
 Origin = tuple[int, int]
 """(shard, source offset)."""
@@ -39,10 +42,21 @@ def committed(broker: MemoryBroker, partition: Partition) -> list[Record]:
     return list(log.committed(0, log.stable))
 
 
+@lru_cache(maxsize=20_000)
+def decoded(value: bytes | None) -> object:
+    """The message in a record, or the FormatError that says why there is none; records never change."""
+    try:
+        message: object = _CODEC.decode(value)
+    except FormatError as error:
+        return error
+    return message
+
+
 class Truth:
     """The source log of one model, judged.
 
     Attributes:
+        blocks: every delta block with its origin, accepted or not.
         accepted: blocks that count. rejected: origins of records that must be refused.
         barriers: by shard, (offset, barrier) in order.
         voids: all voids of the model.
@@ -50,13 +64,13 @@ class Truth:
     """
 
     def __init__(self, broker: MemoryBroker, model: str) -> None:
-        self._codec = Codec()
         self._catalogue = [
-            (record.offset, self._codec.decode(record.value))
-            for record in committed(broker, Partition(topics.CATALOGUE, 0))
+            (record.offset, decoded(record.value)) for record in committed(broker, Partition(topics.CATALOGUE, 0))
         ]
-        self.model = self._model_as_of(model, len(self._catalogue) + 10**6)
-        assert self.model is not None
+        found = self._model_as_of(model, len(self._catalogue) + 10**6)
+        assert found is not None, f"the catalogue holds no model {model}"
+        self.model = found
+        self.blocks: list[tuple[Origin, DeltaBlock]] = []
         self.accepted: list[Accepted] = []
         self.rejected: set[Origin] = set()
         self.undecided: set[Origin] = set()
@@ -85,21 +99,16 @@ class Truth:
         return found
 
     def _read(self, shard: int, records: list[Record]) -> None:
-        assert self.model is not None
-        decoded: list[tuple[int, object]] = []
-        for record in records:
-            try:
-                decoded.append((record.offset, self._codec.decode(record.value)))
-            except FormatError as error:
-                decoded.append((record.offset, error))
-        barriers = [(offset, message) for offset, message in decoded if isinstance(message, Barrier)]
+        messages = [(record.offset, decoded(record.value)) for record in records]
+        barriers = [(offset, message) for offset, message in messages if isinstance(message, Barrier)]
         assert [barrier.epoch for _, barrier in barriers] == list(range(1, len(barriers) + 1)), "barriers out of order"
         self.barriers[shard] = barriers
         opened = Barrier(self.model.incarnation or 0, 0, 0, (self.model.incarnation or 0) + 1)
-        for offset, message in decoded:
+        for offset, message in messages:
             if isinstance(message, Barrier):
                 opened = message
             elif isinstance(message, DeltaBlock):
+                self.blocks.append(((shard, offset), message))
                 self._judge((shard, offset), message, opened, barriers)
             else:
                 self.rejected.add((shard, offset))
@@ -124,7 +133,6 @@ class Truth:
         self.accepted.append(Accepted(origin, opened.epoch, effective, block))
 
     def _is_refused(self, origin: Origin, block: DeltaBlock, opened: Barrier) -> bool:
-        assert self.model is not None
         retracts = block.purpose is Purpose.RETRACT
         return (
             block.incarnation != self.model.incarnation
@@ -136,7 +144,6 @@ class Truth:
         )
 
     def _does_not_fit(self, block: DeltaBlock, opened: Barrier) -> bool:
-        assert self.model is not None
         model = self._model_as_of(self.model.name, max(block.catalogue, opened.catalogue_end))
         if model is None or block.table not in {table.name for table in model.tables}:
             return True
@@ -146,10 +153,16 @@ class Truth:
             or bool((shard_of(block.keys, model.shards) != block.shard).any())
         )
 
+    def knowing(self, voids: tuple[EpochRange, ...]) -> "Truth":
+        """The truth of somebody who knows these voids and no others."""
+        assert set(voids) <= set(self.voids), f"voids {voids} are not all in {self.voids}"
+        other = copy(self)
+        other.voids = voids
+        return other
+
     @cached_property
     def keys(self) -> dict[str, UInt64s]:
         """Every key ever accepted, by table, rising."""
-        assert self.model is not None
         found: dict[str, UInt64s] = {}
         for table in self.model.tables:
             mine = [entry.block.keys for entry in self.accepted if entry.block.table == table.name]
@@ -159,7 +172,6 @@ class Truth:
     @cached_property
     def _by_epoch(self) -> dict[str, Int32s]:
         """Sums of accepted deltas by table: int32[epochs, keys, dim]."""
-        assert self.model is not None
         sums = {
             table.name: np.zeros((self.epoch + 1, len(self.keys[table.name]), table.dim), np.int32)
             for table in self.model.tables

@@ -5,14 +5,25 @@ from typing import NamedTuple
 
 from ekko.schemas import topics
 from ekko.streams.log import Partition
+from tests.simulation.checks.acknowledged import check_acknowledged
 from tests.simulation.checks.rejections import check_rejections
+from tests.simulation.checks.replicas import (
+    check_as_of,
+    check_complete_is_honest,
+    check_equal_vectors_equal_bits,
+    check_regions_equal,
+    check_rows,
+)
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.input import Input
 from tests.simulation.lanes import RegionLog, read_region
 from tests.simulation.machines import FanoutMachine, Machine, ManagerMachine
+from tests.simulation.replica import Replica
+from tests.simulation.retention import Retention
 from tests.simulation.scenario import Scenario, scenario_of
+from tests.simulation.trainer import Trainer
 from tests.simulation.truth import Truth
 
 _QUIET_ROUNDS = 6
@@ -36,7 +47,17 @@ class World:
         self.input = Input(self.environment)
         self.fanouts = [FanoutMachine(region, self.environment) for region in scenario.regions]
         self.managers = [ManagerMachine(number, self.environment) for number in range(2)]
-        self.machines: list[Machine] = [*self.fanouts, *self.managers]
+        self.replicas = [
+            Replica(region, number, shards, self.environment)
+            for region in scenario.regions
+            for number, shards in enumerate(scenario.replica_shards[region])
+        ]
+        self.trainers = [
+            Trainer(number, self.input.keys, self.environment, exactly_once=exactly_once)
+            for number, exactly_once in enumerate(scenario.trainers)
+        ]
+        self.machines: list[Machine] = [*self.fanouts, *self.managers, *self.replicas, *self.trainers]
+        self.retention = Retention(self.environment, self.replicas, self.trainers)
         self._rng = self.environment.rng
         self._events = self._possible_events()
 
@@ -49,6 +70,17 @@ class World:
                     event.happen()
             for machine in self._rng.sample(self.machines, k=self._rng.randint(1, len(self.machines))):
                 machine.step()
+            check_equal_vectors_equal_bits(self._up_replicas())
+            if self._rng.random() < 0.02:
+                self._check_in_flight()
+
+    def _up_replicas(self) -> list[Replica]:
+        return [replica for replica in self.replicas if replica.up]
+
+    def _check_in_flight(self) -> None:
+        truth = Truth(self.environment.brokers[CENTRAL], self.scenario.model)
+        for replica in self._up_replicas():
+            check_complete_is_honest(truth.knowing(replica.state.voids), replica)
 
     def come_to_rest(self) -> None:
         """Nothing goes wrong any more: everything that was begun must end."""
@@ -57,12 +89,16 @@ class World:
         environment.log("healed")
         for machine in self.machines:
             machine.rest_easy()
+        for trainer in self.trainers:
+            trainer.training = False
+        for trainer in self.trainers:
+            trainer.step()  # what is still queued goes
         for _ in range(3):  # the last two decide about blocks that name catalogue offsets nobody knows
             self.input.barrier()
         quiet = 0
         for _ in range(_MOST_ROUNDS):
             # Budgets are in debt for a second at most, so nothing that waits waits longer than a few quiet rounds.
-            environment.clock.now_s += 0.5 if quiet else 0.05
+            environment.clock.now_s += 0.5 if quiet else 0.2
             done = [machine.step() for machine in self.machines if not isinstance(machine, ManagerMachine)]
             quiet = 0 if any(done) else quiet + 1
             if quiet > _QUIET_ROUNDS:
@@ -80,6 +116,14 @@ class World:
             check_settled_is_honest(truth, log)
             check_all_settled(truth, log)
         check_rejections(truth, logs)
+        for trainer in self.trainers:
+            check_acknowledged(truth, trainer)
+        for replica in self.replicas:
+            assert replica.state.complete == truth.epoch, f"{replica.name} is complete at {replica.state.complete} only"
+            check_rows(truth, replica)
+            check_as_of(truth, replica)
+        check_equal_vectors_equal_bits(self.replicas)
+        check_regions_equal(self.replicas)
 
     def _region_log(self, region: str) -> RegionLog:
         return read_region(self.environment.brokers[region], self.scenario.model, region, self.scenario.shards)
@@ -89,11 +133,12 @@ class World:
     def _possible_events(self) -> list[Event]:
         scenario, trouble = self.scenario, self.scenario.trouble
         return [
-            Event(0.5, self.input.publish),
+            Event(0.1, self.input.publish),
             Event(scenario.bad_input, self.input.rubbish),
             Event(scenario.retractions, self.input.retract),
             Event(scenario.rollbacks, self.input.roll_back),
             Event(0.01 if scenario.late_table else 0.0, self._add_table),
+            Event(0.02, self._let_retention_pass),
             Event(0.03 * trouble, self._kill),
             Event(0.06 * trouble, self._doom),
             Event(0.02 * trouble, self._make_zombie),
@@ -105,6 +150,9 @@ class World:
     def _add_table(self) -> None:
         if self.scenario.late_table is not None:
             self.environment.declare((*self.scenario.tables, self.scenario.late_table))
+
+    def _let_retention_pass(self) -> None:
+        self.retention.pass_by(self._rng.randrange(self.scenario.shards))
 
     def _kill(self) -> None:
         machine = self._rng.choice(self.machines)

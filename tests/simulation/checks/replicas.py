@@ -36,8 +36,7 @@ def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
     `truth` is read with the voids that the replica knows. Shards are left out into which a retraction came since that
     belongs to an epoch before: a replica may have it or not.
     """
-    state = replica.store.state
-    complete = state.complete
+    complete = replica.state.complete
     if complete < replica.store.bound:
         return
     unsure = {entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete}
@@ -51,7 +50,7 @@ def check_equal_vectors_equal_bits(replicas: Iterable[Replica]) -> None:
     """Replicas of a region that own the same shards and stand at equal vectors have equal checksums."""
     seen: dict[object, Replica] = {}
     for replica in replicas:
-        state = replica.store.state
+        state = replica.state
         place = (
             replica.region,
             state.voids,
@@ -68,7 +67,7 @@ def check_regions_equal(replicas: list[Replica]) -> None:
     for one in replicas:
         for other in replicas:
             if one.region < other.region and one.shards == other.shards:
-                state = min(one.store.state.complete, other.store.state.complete)
+                state = min(one.state.complete, other.state.complete)
                 mine, theirs = (each.checksums(as_of=state) for each in (one, other))
                 assert mine == theirs, f"{one.name} and {other.name} differ as of state {state}"
 
@@ -78,10 +77,11 @@ def _owned(truth: Truth, replica: Replica, *, before: int | None) -> Iterator[tu
     for table in truth.model.tables:
         keys = truth.keys[table.name]
         mine = np.isin(shard_of(keys, truth.model.shards), replica.shards)
+        expected = truth.rows(table.name, before=before)[mine]
         if table.name in replica.tables:
-            yield table.name, keys[mine], truth.rows(table.name, before=before)[mine]
-        else:
-            assert not mine.any(), f"{replica.name} does not know table {table.name}, of which it owns rows"
+            yield table.name, keys[mine], expected
+        else:  # it learns of a table with its first rows
+            assert not expected.any(), f"{replica.name} does not know table {table.name}, of which it owns rows"
 
 
 def _same(keys: UInt64s, rows: Int32s, expected: Int32s, what: str) -> None:

@@ -1,0 +1,86 @@
+"""A replica: the product's applier and store engine on a disk in memory that outlives it."""
+
+from pathlib import Path
+
+from ekko.schemas.replicas import ReplicaState
+from ekko.storage.manifest import decode_manifest
+from ekko.storage.store import Store
+from ekko.streams.applier import Applier
+from ekko.streams.catalogue import Catalogue
+from tests.simulation.durable import Disk, MemoryDurable
+from tests.simulation.environment import Environment
+from tests.simulation.machines import Machine
+
+MEMORY_BYTES = 1 << 20
+
+
+class Replica(Machine):
+    """One replica of the scenario's model, owning some of its shards."""
+
+    def __init__(self, region: str, number: int, shards: tuple[int, ...], environment: Environment) -> None:
+        super().__init__(f"replica {region}-{number}", environment)
+        self.region, self.shards = region, shards
+        self.disk = Disk()
+        self._applier: Applier | None = None
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The engine, while it is up."""
+        assert self._store is not None, f"{self.name} is down"
+        return self._store
+
+    @property
+    def state(self) -> ReplicaState:
+        """The version vector that its rows contain, while it is up."""
+        assert self._applier is not None, f"{self.name} is down"
+        return self._applier.state
+
+    @property
+    def durable(self) -> ReplicaState | None:
+        """The version vector on disk."""
+        return None if self.disk.manifest is None else decode_manifest(self.disk.manifest).state
+
+    @property
+    def tables(self) -> list[str]:
+        """Tables that it knows."""
+        assert self._applier is not None, f"{self.name} is down"
+        return [table.name for table in self._applier.model.tables]
+
+    def checksums(self, as_of: int | None) -> dict[str, int]:
+        """Checksum of every table that is not empty."""
+        found = {table: self.store.checksum(table, as_of) for table in self.tables}
+        return {table: value for table, value in found.items() if value}
+
+    def start(self, now_s: float) -> None:
+        """See `Machine.start`."""
+        del now_s
+        environment = self.environment
+        cluster = environment.connect(self.region, self.doom)
+        catalogue = Catalogue(cluster)
+        catalogue.refresh()
+        model, region = catalogue.model(environment.scenario.model), catalogue.region(self.region)
+        assert region.incarnation is not None
+        self._store = Store.open(
+            Path(self.name),
+            model,
+            self.shards,
+            region_incarnation=region.incarnation,
+            memory_bytes=MEMORY_BYTES,
+            durable=MemoryDurable(self.disk, self.doom),
+        )
+        self._applier = Applier(cluster, region, model, self._store, catalogue, clock=environment.clock)
+
+    def work(self, now_s: float) -> bool:
+        """See `Machine.work`."""
+        assert self._applier is not None
+        done = self._applier.step(now_s)
+        halts = [*self._applier.halted.values()]
+        self.environment.watch(self.name, halts if self._applier.stopped is None else [*halts, self._applier.stopped])
+        memory = self.store.memory_bytes()
+        assert memory <= MEMORY_BYTES, f"{self.name}: {memory} bytes are held, {MEMORY_BYTES} allowed"
+        return done
+
+    def crash(self) -> None:
+        """See `Machine.crash`."""
+        self._applier = self._store = None
