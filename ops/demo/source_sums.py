@@ -119,9 +119,9 @@ class SourceSums:
         at = self._shards[shard]
         if block.incarnation != self.incarnation:
             self.skipped["other_incarnation"] += 1
-        elif block.purpose == Purpose.TRAIN and block.generation < at.generation:
+        elif block.purpose is not Purpose.RETRACT and block.generation < at.generation:
             self.skipped["old_generation"] += 1
-        elif block.trainer in at.denied:
+        elif block.purpose is Purpose.TRAIN and block.trainer in at.denied:
             self.skipped["denied"] += 1
         elif len(block.keys):
             epoch = at.epoch if block.effective is None else block.effective

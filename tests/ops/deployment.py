@@ -1,0 +1,162 @@
+"""A whole deployment of real processes on the test broker: manager, and in each region a fan-out and stores."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from ekko.ops.demo.source_sums import SourceSums
+from ekko.schemas import topics
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.schemas.errors import EkkoError
+from ekko.schemas.hashing import checksum
+from ekko.storage.client import StoreClient
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import read_all
+from tests.streams.store_child import free_port
+
+EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
+
+
+class Process:
+    """One `ekko` process; `start` again after `kill`."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log, self._arguments = log, arguments
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen([*EKKO, *self._arguments], stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Deployment:
+    """Declares a model in regions of its own and runs everything; a context manager.
+
+    Attributes:
+        stores: by region, the process of its one replica; addresses: where it serves.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaCluster,
+        bootstrap: str,
+        name: str,
+        folder: Path,
+        *,
+        table: TableDeclaration,
+        regions: int = 2,
+        epoch_interval_s: float = 0.5,
+    ) -> None:
+        self.kafka, self.bootstrap, self.folder, self.table = kafka, bootstrap, folder, table.name
+        self.regions = [f"{name[:50]}-r{number}" for number in range(regions)]
+        declared = [RegionDeclaration(region) for region in self.regions]
+        model = ModelDeclaration(name[:55], shards=3, tables=(table,))
+        declare(kafka, Declarations(tuple(declared), (model,)), lambda _: kafka)
+        catalogue = Catalogue(kafka)
+        catalogue.refresh()
+        self.model = catalogue.model(model.name)
+        catalogue.close()
+        self._opened = ExitStack()
+        self.manager = self.run(
+            "manager", "manager", "--epoch-interval", str(epoch_interval_s), "--healthy-after", "0.5"
+        )
+        self.addresses = {region: f"127.0.0.1:{free_port()}" for region in self.regions}
+        self.stores: dict[str, Process] = {}
+        for region, address in self.addresses.items():
+            self.run(f"fanout-{region}", "fanout", "--region", region)
+            self.stores[region] = self.run(
+                f"store-{region}",
+                *("store", "--region", region, "--data", str(folder / region), "--port", address.rpartition(":")[2]),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def run(self, name: str, *arguments: str) -> Process:
+        """Start an `ekko` process that lives as long as the deployment."""
+        process = Process(self.folder / f"{name}.log", *arguments, "--bootstrap", self.bootstrap)
+        self._opened.callback(process.kill)
+        return process
+
+    def ekko(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run an `ekko` command to its end."""
+        command = [*EKKO, *arguments, "--bootstrap", self.bootstrap]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        """Wait until `condition` holds; an EkkoError means not yet."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if condition():
+                    return
+            except EkkoError:
+                pass
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in self.folder.glob("*.log"))
+                raise AssertionError(f"{what}: not within {timeout_s} s\n{logs}")
+            time.sleep(0.05)
+
+    def client(self, region: str) -> StoreClient:
+        return StoreClient(region, self.model.name, stores=[self.addresses[region]], timeout_s=10.0)
+
+    def states(self) -> list[dict[str, Any]]:
+        """What `ekko states --json` says."""
+        listed = self.ekko("states", self.model.name, "--json", "--last", "10000").stdout
+        return [json.loads(line) for line in listed.splitlines()]
+
+    def sums(self) -> SourceSums:
+        """The truth by the raw source log."""
+        assert self.model.incarnation is not None
+        sums = SourceSums(self.model.incarnation)
+        sums.feed(read_all(self.kafka, topics.deltas(self.model.name)))
+        return sums
+
+    def expected(self, before_epoch: int | None = None) -> int:
+        """Checksum of the table by the raw source log."""
+        keys, rows = self.sums().rows(self.table, before_epoch)
+        return checksum(self.table, keys, rows)
+
+    def checksums(self) -> dict[str, int]:
+        """Checksum of the table at each region's store."""
+        found = {}
+        for region in self.regions:
+            with self.client(region) as client:
+                found[region] = client.checksum(self.table).checksum
+        return found
+
+    def wait_exact(self, what: str) -> None:
+        """Wait until every region's store holds exactly what the source log says."""
+        expected = self.expected()
+        self.wait(what, lambda: set(self.checksums().values()) == {expected})
+
+    def wait_healthy(self) -> int:
+        """Wait for a healthy state that holds all that was published until now; its number."""
+        opened = self.states()
+        newest = opened[-1]["state"] if opened else 0
+        found: list[int] = []
+
+        def healthy() -> bool:
+            found[:] = [s["state"] for s in self.states() if s["state"] > newest and s["verdict"] == "healthy"]
+            return bool(found)
+
+        self.wait("a healthy state", healthy)
+        return found[0]
