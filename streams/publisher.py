@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
-from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.errors import ConfigurationError, EkkoError
 from ekko.schemas.hashing import table_seed
 from ekko.streams import publishing
@@ -169,14 +169,14 @@ class Publisher:
                 raise ConfigurationError("the publisher is closed", hint="make a new one")
             declaration, catalogue_end = self._model.table(table)
             generation = self._gate.enter(self._sender.drop)
-            template = self._template(table, generation, catalogue_end)
+            template = self._template(declaration, generation, catalogue_end)
             template = replace(template, trainer_position=position, published_us=entered_us)
             batch = publishing.check_batch(declaration, keys, deltas, created)
             shards, sequence = self._model.declaration.shards, next(self._sequence)
             rows = publishing.quantise(batch, shards, seed=self._seed, sequence=sequence)
             blocks = list(publishing.cut(rows, template, self._model.limits()))
             if position is not None:
-                blocks = with_position(blocks, template, shards, declaration.dim)
+                blocks = with_position(blocks, template, shards)
             self._sender.send(
                 [seal(block, self._model.topic, entered_s) for block in blocks],
                 complete=position is not None,
@@ -188,13 +188,14 @@ class Publisher:
             raise
         return PublishReceipt(len(rows.keys), len(blocks))
 
-    def _template(self, table: str, generation: int, catalogue_end: int) -> DeltaBlock:
+    def _template(self, table: TableDeclaration, generation: int, catalogue_end: int) -> DeltaBlock:
+        """A block without rows."""
         return DeltaBlock(
             incarnation=self._model.incarnation,
-            table=table,
+            table=table.name,
             shard=0,
             keys=np.empty(0, np.uint64),
-            deltas=np.empty((0, 1), np.int32),
+            deltas=np.empty((0, table.dim), np.int32),
             trainer=self.trainer,
             generation=generation,
             catalogue=catalogue_end,
@@ -210,19 +211,17 @@ class Publisher:
             GapError: nothing was found, but the beginning of the log is gone.
             ConnectionFailed: the search was not done within `timeout_s`.
         """
-        shard = position_shard(self.trainer, self._model.declaration.shards)
-        tables = self._model.declaration.tables
-        marker = self._template(tables[0].name if tables else "", self.generation, self._model.catalogue.end)
-        marker = replace(marker, deltas=np.empty((0, tables[0].dim if tables else 1), np.int32))
+        model = self._model.declaration
+        if not model.tables:
+            return None  # and so nobody can have published
+        mark = self._template(model.tables[0], self._gate.in_force, self._model.catalogue.end)
+        mark = replace(mark, shard=position_shard(self.trainer, model.shards))
         # All that an earlier process of this trainer wrote stands before a record of ours, and is decided once that can
         # be read.
-        record = seal(replace(marker, shard=shard), self._model.topic, time.monotonic()).output
+        record = seal(mark, self._model.topic, time.monotonic()).output
         end = self._sender.place(record, timeout_s)
-        codec = self._model.catalogue.codec
-        search = PositionSearch(
-            self._cluster, record.partition, codec, self.trainer, self._model.incarnation, timeout_s
-        )
-        return search.before(end)
+        codec, incarnation = self._model.catalogue.codec, self._model.incarnation
+        return PositionSearch(self._cluster, record.partition, codec, self.trainer, incarnation, timeout_s).before(end)
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return once everything published is acknowledged.

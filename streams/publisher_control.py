@@ -95,6 +95,11 @@ class RollbackGate:
         self.generation = follower.generation if given is None else given
         GENERATION.labels(model).set(self.generation)
 
+    @property
+    def in_force(self) -> int:
+        """The generation in force as far as known."""
+        return self._follower.generation
+
     def enter(self, drop: Callable[[], None]) -> int:
         """The generation to stamp on a batch computed now.
 

@@ -7,8 +7,6 @@ partition, read backwards, has the answer.
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.codec import Codec
 from ekko.schemas.errors import ConnectionFailed, FormatError, GapError
@@ -23,12 +21,12 @@ def position_shard(trainer: str, shards: int) -> int:
     return table_seed(trainer) % shards
 
 
-def with_position(blocks: list[DeltaBlock], template: DeltaBlock, shards: int, dim: int) -> list[DeltaBlock]:
+def with_position(blocks: list[DeltaBlock], template: DeltaBlock, shards: int) -> list[DeltaBlock]:
     """`blocks`, which carry the position, and one without rows if none of them goes where it is looked for."""
     shard = position_shard(template.trainer, shards)
     if any(block.shard == shard for block in blocks):
         return blocks
-    return [*blocks, replace(template, shard=shard, deltas=np.empty((0, dim), np.int32))]
+    return [*blocks, replace(template, shard=shard)]
 
 
 @dataclass(frozen=True, slots=True)

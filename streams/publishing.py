@@ -169,7 +169,7 @@ def cut(rows: ShardedRows, template: DeltaBlock, limits: BlockLimits) -> Iterato
 
     Args:
         rows: see `quantise`.
-        template: names, provenance and purpose; its shard, keys, deltas and flags are replaced.
+        template: a block without rows: names, provenance and purpose.
         limits: see `BlockLimits`.
 
     Raises:

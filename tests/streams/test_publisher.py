@@ -549,6 +549,22 @@ def test_deltas_and_position_are_in_the_log_together(cluster: Cluster, declared:
     }
 
 
+def test_blocks_without_rows_are_proper_blocks_too(memory_model: tuple[MemoryCluster, str]) -> None:
+    memory, name = memory_model
+    with Publisher(name, cluster=memory) as first:
+        roll_back(memory, first, 3)
+    with Publisher(name, cluster=memory, transactional_id="job", generation=1, on_rollback=lambda _: None) as publisher:
+        publisher.last_position()
+        with pytest.raises(RolledBack):
+            publisher.publish("wide", [1], ones(1, 64))
+        publisher.publish("wide", [1], np.zeros((1, 64)), position=b"1")
+    mark, position = blocks_in(memory, name)
+    assert (mark.table, mark.deltas.shape, mark.generation, mark.trainer_position) == ("users", (0, 4), 3, None)
+    assert (position.table, position.deltas.shape, position.generation) == ("wide", (0, 64), 3)
+    assert position.trainer_position == b"1"
+    assert mark.shard == position.shard == position_shard("job", 4)
+
+
 def test_positions_are_found_behind_many_others(memory_model: tuple[MemoryCluster, str]) -> None:
     memory, name = memory_model
     with Publisher(name, cluster=memory, transactional_id="rare") as rare:
