@@ -313,7 +313,7 @@ def test_a_region_with_its_own_cluster_gets_its_topics_there(memory: MemoryClust
         "region east: bootstrap 'east-kafka:9092' is now 'east-1:9092,east-2:9092'"
     ]
     delete_model(memory, "ctr", connect)
-    assert regional.topics().keys() == {"ekko.east.members", "ekko.catalogue"}
+    assert regional.topics().keys() == {"ekko.east.members", "ekko.east.fanouts", "ekko.catalogue"}
 
 
 def test_a_region_cannot_move_to_a_cluster_without_its_lanes(memory: MemoryCluster) -> None:
