@@ -1,4 +1,4 @@
-"""The wheel holds what an editable install finds in the folders: modules, Avro files, broker resources, typing marks."""
+"""The wheel holds what an editable install finds in the folders: modules, Avro files, resources, typing marks."""
 
 import shutil
 import subprocess
