@@ -1,15 +1,15 @@
-"""The rows of one table: an append-only slot arena with one column a property, all in shared memory."""
+"""The rows of one table: an arena of slots with one column a property, all in shared memory."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from ekko.schemas.hashing import UInt64s
+from ekko.storage.free_list import FreeList
 from ekko.storage.index import ENTRY_BYTES, Slots
 from ekko.storage.memory import Array, Column
 
 _COLUMN_BYTES = 8 + 4 + 4 + 4 + 4 + 1 + 8
-_HEADER_USED = 0
 
 
 def row_bytes(dim: int) -> int:
@@ -33,7 +33,7 @@ def arena_columns(capacity: int, dim: int) -> list[Column]:
 
 
 class Arena:
-    """Slots 0..used, each a key with its row.
+    """Slots, each a key with its row.
 
     Attributes:
         rows: int32[capacity, dim], the current rows. keys: uint64, whose row it is.
@@ -44,7 +44,7 @@ class Arena:
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._header = arrays["arena_header"]
+        self._slots = FreeList(arrays["arena_header"], 0)
         self.rows = arrays["rows"]
         self.keys = arrays["keys"]
         self.versions = arrays["versions"]
@@ -55,22 +55,30 @@ class Arena:
         self.hashes = arrays["hashes"]
 
     @property
-    def used(self) -> int:
-        """Slots given out so far."""
-        return int(self._header[_HEADER_USED])
+    def top(self) -> int:
+        """Slots ever used: none lies beyond. Free ones among them have zero rows and no journal entries."""
+        return self._slots.top
 
     @property
-    def capacity(self) -> int:
-        """Slots there can be."""
-        return len(self.keys)
+    def count(self) -> int:
+        """Slots in use: rows, and keys without a row that journals still know."""
+        return self._slots.count
 
     def add(self, keys: UInt64s) -> Slots:
         """Give out a slot for every key (distinct, absent); their rows are zero."""
-        first = self.used
-        slots = np.arange(first, first + len(keys), dtype=np.int64)
-        self.keys[first : first + len(keys)] = keys
-        self._header[_HEADER_USED] = first + len(keys)
+        slots = self._slots.take(len(keys))
+        self.keys[slots] = keys
         return slots
+
+    def free(self, slots: Slots) -> None:
+        """Take back slots with zero rows that no index and no journal names any more."""
+        versions = self.begin_write(slots)
+        self.keys[slots] = ~self.keys.take(slots)  # so that a reader who is late does not take it for its own
+        self.arrivals[slots] = 0
+        self.heads[slots] = 0
+        self.newest[slots] = 0
+        self.end_write(slots, versions)
+        self._slots.give(slots)
 
     def begin_write(self, slots: Slots) -> Array:
         """Make the versions of distinct slots odd; hand the result to `end_write`."""

@@ -2,6 +2,9 @@
 
 The writer only copies what changed since the last flush (capture); hashing, sorting, writing and syncing happen in the
 background, and rows, journals, positions, voids and tallies become durable in one commit.
+
+A zero row is no row, yet its arrival tag tells peers that the key has changed: its cell leaves the disk only when the
+epoch it arrived in lies below the store's bound, to which no peer goes back.
 """
 
 import threading
@@ -21,10 +24,12 @@ from ekko.storage.journal_directory import JournalDirectory
 from ekko.storage.manifest import JournalEntry, Manifest, TableEntry, encode_manifest
 from ekko.storage.memory import Array
 from ekko.storage.reading import nonzero_rows
-from ekko.storage.table import Table
+from ekko.storage.table import Table, distinct
 
 _HASHED_AT_ONCE = 4096
 """Rows hashed in one go: they stay in the second-level cache while the columns are summed."""
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +52,24 @@ class Capture:
 class Flusher:
     """One flush at a time of one store.
 
+    Args:
+        tables: those of the store, by name; it may gain some later.
+
     Attributes:
         flushed: state of the last durable flush. tallies: table name -> what stands on disk of it.
         erased: journal numbers whose cells are gone from disk.
+        empty: table name -> slots without a row and without a cell on disk. waiting: those whose cell waits there.
     """
 
-    def __init__(self, durable: Durable, flushed: ReplicaState | None, tallies: Mapping[str, TableEntry]) -> None:
-        self.flushed = flushed
-        self.tallies = dict(tallies)
+    def __init__(self, durable: Durable, tables: Mapping[str, Table]) -> None:
+        self.flushed: ReplicaState | None = None
+        self.tallies: dict[str, TableEntry] = {}
         self.erased: set[int] = set()
+        self.empty: dict[str, Slots] = {}
+        self.waiting: dict[str, Slots] = {}
         self._durable = durable
         self._capture: Capture | None = None
-        self._tables: Mapping[str, Table] = {}
+        self._tables = tables
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -67,11 +78,27 @@ class Flusher:
         """Whether a flush is under way, or its failure not yet told."""
         return self._capture is not None
 
-    def begin(self, state: ReplicaState, tables: Mapping[str, Table], directory: JournalDirectory) -> None:
+    def recover(self, manifest: Manifest) -> None:
+        """Go on from what a manifest describes, once its rows are read."""
+        self.flushed = manifest.state
+        self.tallies = {entry.name: entry for entry in manifest.tables}
+        self._number()
+        for name, table in self._tables.items():
+            self.waiting[name] = np.flatnonzero(table.arena.hashes[: table.arena.top] == 0)
+
+    def drop_empty(self, bound: int) -> None:
+        """Give up keys without a row, once neither a peer nor an undo can need them any more."""
+        for name, table in self._tables.items():
+            empty, waiting = self.empty.pop(name, _NONE), self.waiting.get(name, _NONE)
+            kept = table.remove(empty)
+            old = table.arena.arrivals.take(waiting) < bound
+            table.arena.dirty[waiting[old]] = True  # the next flush takes their cells from the disk
+            self.waiting[name] = np.concatenate((waiting[~old], kept))
+
+    def begin(self, state: ReplicaState, directory: JournalDirectory) -> None:
         """Capture this moment and commit it, in the background where the keeper allows it."""
         assert not self.busy, "one flush at a time"
-        self._number(tables)
-        self._tables = dict(tables)
+        self._number()
         self._capture = self._captured(state, directory)
         if self._durable.background:
             self._thread = threading.Thread(target=self._run, name="ekko-flush", daemon=True)
@@ -87,11 +114,11 @@ class Flusher:
             return False
         return self._ended()
 
-    def wait(self) -> None:
+    def wait(self) -> bool:
         """Let the flush under way end; raises what went wrong."""
         if self._thread is not None:
             self._thread.join()
-        self.poll()
+        return self.poll()
 
     def _ended(self) -> bool:
         self._thread, self._capture = None, None
@@ -104,13 +131,14 @@ class Flusher:
     def _mark_all_dirty(self) -> None:
         """After a failed commit: which of the captured rows and entries still are what they were is not known."""
         for table in self._tables.values():
-            table.arena.dirty[: table.arena.used] = True
-            table.pool.dirty[: table.pool.top] = table.pool.slots[: table.pool.top] != 0
+            table.arena.dirty[: table.arena.top] = True
+            table.pool.dirty[: table.pool.top] = table.pool.places[: table.pool.top] != 0
 
-    def _number(self, tables: Mapping[str, Table]) -> None:
-        for name, table in tables.items():
-            if name not in self.tallies:
-                self.tallies[name] = TableEntry(name, len(self.tallies), table.declaration.dim)
+    def _number(self) -> None:
+        """Give every table its number on disk."""
+        for name, table in self._tables.items():
+            tally = self.tallies.setdefault(name, TableEntry(name, len(self.tallies), table.declaration.dim))
+            table.source.number = tally.number
 
     def _captured(self, state: ReplicaState, directory: JournalDirectory) -> Capture:
         directory.garbage -= self.erased
@@ -131,8 +159,8 @@ class Flusher:
 
     def _dirty_rows(self, name: str, table: Table) -> tuple[Slots, Cells]:
         arena = table.arena
-        slots = np.flatnonzero(arena.dirty[: arena.used])
-        arena.dirty[: arena.used] = False
+        slots = np.flatnonzero(arena.dirty[: arena.top])
+        arena.dirty[: arena.top] = False
         keys = self._copy(arena.keys, slots)
         columns = (self._copy(arena.arrivals, slots), self._copy(arena.rows, slots))
         present = self._durable.allocate((len(slots),), np.bool_)
@@ -144,14 +172,15 @@ class Flusher:
         pool.dirty[: pool.top] = False
         labels = pool.labels.take(dirty)
         cells = []
-        for label in np.unique(labels).tolist():
+        for label in distinct(labels).tolist():
             entries = dirty[labels == label]
             owners = pool.slots.take(entries).astype(np.int64) - 1
+            places = pool.places.take(entries).astype(np.int64) - 1
             prefix = journal_prefix(directory.number_of(label), self.tallies[name].number)
             present = self._durable.allocate((len(entries),), np.bool_)
             present[:] = True
             cells.append(
-                Cells(prefix, self._copy(table.arena.keys, owners), (self._copy(pool.values, entries),), present)
+                Cells(prefix, self._copy(table.arena.keys, owners), (self._copy(pool.values, places),), present)
             )
         return cells
 
@@ -172,11 +201,11 @@ class Flusher:
         tallies = dict(self.tallies)
         hashes = []
         for name, slots, cells in capture.rows:
-            cells.present[:] = nonzero_rows(cells.columns[1])
+            cells.present[:] = nonzero_rows(cells.columns[1]) | (cells.columns[0] >= capture.state.bound)
             new = hashes_of(name, cells.keys, cells.columns[1])
             old = self._tables[name].arena.hashes.take(slots)
             tallies[name] = _tallied(tallies[name], old, new)
-            hashes.append((self._tables[name], slots, new))
+            hashes.append(new)
         manifest = Manifest(
             state=capture.state,
             tables=tuple(tallies.values()),
@@ -188,8 +217,11 @@ class Flusher:
         row_cells = tuple(cells for _, _, cells in capture.rows)
         self._durable.commit(Batch((*capture.entries, *row_cells), encode_manifest(manifest)))
         self.tallies = tallies
-        for table, slots, new in hashes:
-            table.arena.hashes[slots] = new
+        for (name, slots, cells), new in zip(capture.rows, hashes, strict=True):
+            self._tables[name].arena.hashes[slots] = new
+            waits = cells.present & (new == 0)
+            self.empty[name] = np.concatenate((self.empty.get(name, _NONE), slots[~cells.present]))
+            self.waiting[name] = np.concatenate((self.waiting.get(name, _NONE), slots[waits]))
         self.flushed = capture.state
         for number in capture.garbage:
             self._durable.erase(journal_prefix(number))

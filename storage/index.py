@@ -22,6 +22,11 @@ _IN_PAGE = np.int64(_PAGE - 1)
 _PAGE_SHIFT = np.uint64(54)  # the upper 10 bits choose the entry, the lower ones the page
 _TARGET_LOAD = 0.3  # pages not yet split in a round hold up to twice that; see MEASURED: probes get long from 0.6 on
 _FIRST_PAGES = 4
+_WINDOW = 8
+_GRAVE = np.uint64(1 << 31)
+_BURIED = np.int64((1 << 31) - 1)
+_REMOVALS_A_SWEEP = 64  # a page is cleaned for so many removals: graves never take more than 6 % of the entries
+_STEPS = np.arange(1, _WINDOW + 1)
 _HEADER_PAGES, _HEADER_SEED = 0, 1
 
 ENTRY_BYTES = int(16 / _TARGET_LOAD) + 1
@@ -41,7 +46,8 @@ def index_columns(capacity: int) -> list[Column]:
 class KeyIndex:
     """The index over a segment's arrays; one writer, readers in any thread or process.
 
-    An entry is (key, slot + 1); slot + 1 = 0 means empty. A page's version is odd while the page is rewritten.
+    An entry is (key, slot + 1); 0 for slot + 1 means empty, `_GRAVE` that a key was removed here and searches go on.
+    A page's version is odd while the page is rewritten.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -53,6 +59,7 @@ class KeyIndex:
             self._header[_HEADER_SEED] = secrets.randbits(64)
             self._header[_HEADER_PAGES] = _FIRST_PAGES
         self._seed = np.uint64(self._header[_HEADER_SEED])
+        self._swept = 0
 
     @property
     def pages(self) -> int:
@@ -93,21 +100,14 @@ class KeyIndex:
         self._place(keys, slots, self._home(keys, self.pages))
 
     def remove(self, keys: UInt64s) -> None:
-        """Take keys out by rewriting the pages they stand in; absent keys are ignored."""
-        home = self._home(keys, self.pages)
-        positions = home.copy()
+        """Take distinct keys out, and clean some pages of what earlier removals left; absent keys are ignored."""
+        positions = self._home(keys, self.pages)
         present = self._probe(keys, positions) >= 0
-        pages = np.unique(home[present] >> 10)
-        if not pages.size:
-            return
-        self._versions[pages] += np.uint32(1)
-        self._flat[positions[present] * 2 + 1] = 0
-        places = (pages[:, None] * _PAGE + np.arange(_PAGE)[None, :]).ravel()
-        entries = self._entries[places]
-        live = entries[entries[:, 1] != 0]
-        self._entries[places] = 0
-        self._place(live[:, 0], live[:, 1].astype(np.int64) - 1, self._home(live[:, 0], self.pages))
-        self._versions[pages] += np.uint32(1)
+        self._flat[positions[present] * 2 + 1] = _GRAVE
+        for _ in range(-(-len(keys) // _REMOVALS_A_SWEEP)):
+            self._swept %= self.pages
+            self._rewrite(self._swept, 1, added=0)
+            self._swept += 1
 
     def _home(self, keys: UInt64s, pages: int) -> Slots:
         """Entry at which the search for every key begins, with `pages` pages in use."""
@@ -122,23 +122,29 @@ class KeyIndex:
         return page.view(np.int64)
 
     def _probe(self, keys: UInt64s, positions: Slots) -> Slots:
-        """Slots of the keys; moves `positions` on to where each search ended."""
-        entries = np.take(self._entries, positions, axis=0, mode="clip")
+        """Slots of the keys; moves `positions` on to where each search ended.
+
+        Most keys stand at home; the others are searched by windows, so that a few long searches take few calls.
+        """
+        entries = self._entries.take(positions, axis=0, mode="clip")
         slots = entries[:, 1].view(np.int64) - 1
-        pending = np.flatnonzero((slots >= 0) & (entries[:, 0] != keys))
+        pending = np.flatnonzero((slots >= 0) & ((entries[:, 0] != keys) | (slots == _BURIED)))
         while pending.size:
-            onward = _next(positions[pending])
-            positions[pending] = onward
-            entries = np.take(self._entries, onward, axis=0, mode="clip")
-            reached = entries[:, 1].view(np.int64) - 1
-            slots[pending] = reached
-            pending = pending[(reached >= 0) & (entries[:, 0] != keys[pending])]
+            window = _onward(positions.take(pending))
+            entries = self._entries.take(window, axis=0, mode="clip")
+            stored = entries[:, :, 1]
+            ends = (stored == 0) | ((entries[:, :, 0] == keys.take(pending)[:, None]) & (stored != _GRAVE))
+            ended, places = _first_of_eight(ends)
+            positions[pending] = window.ravel().take(places)
+            slots[pending] = entries.reshape(-1, 2).take(places, axis=0)[:, 1].view(np.int64) - 1
+            pending = pending[~ended]
         return slots
 
     def _place(self, keys: UInt64s, slots: Slots, positions: Slots) -> None:
         """Write absent keys from `positions` on. Rivals for an entry all write their key; who reads it back has won."""
         while True:
-            free = np.flatnonzero(self._flat.take(positions * 2 + 1) == 0)
+            stored = self._flat.take(positions * 2 + 1)
+            free = np.flatnonzero((stored == 0) | (stored == _GRAVE))
             claimed = positions[free] * 2
             self._flat[claimed] = keys[free]
             won = self._flat.take(claimed) == keys[free]
@@ -156,19 +162,40 @@ class KeyIndex:
             pages = self.pages
             level = 1 << (pages.bit_length() - 1)
             first = pages - level
-            self._split(first, min(target - pages, level - first))
+            count = min(target - pages, level - first)
+            self._rewrite(first, count, added=count)
 
-    def _split(self, first: int, count: int) -> None:
+    def _rewrite(self, first: int, count: int, added: int) -> None:
+        """Place the keys of some pages anew, once `added` pages more are in use (as many as are split, or none)."""
         pages = self.pages
         source = self._entries[first * _PAGE : (first + count) * _PAGE]
-        live = source[source[:, 1] != 0]
-        for rewritten in (slice(first, first + count), slice(pages, pages + count)):
+        live = source[(source[:, 1] != 0) & (source[:, 1] != _GRAVE)]
+        touched = (slice(first, first + count), slice(pages, pages + added))
+        for rewritten in touched:
             self._versions[rewritten] += np.uint32(1)
         source[:] = 0
-        self._header[_HEADER_PAGES] = pages + count
-        self._place(live[:, 0], live[:, 1].astype(np.int64) - 1, self._home(live[:, 0], pages + count))
-        for rewritten in (slice(first, first + count), slice(pages, pages + count)):
+        self._header[_HEADER_PAGES] = pages + added
+        self._place(live[:, 0], live[:, 1].astype(np.int64) - 1, self._home(live[:, 0], pages + added))
+        for rewritten in touched:
             self._versions[rewritten] += np.uint32(1)
+
+
+def _onward(positions: Slots) -> Slots:
+    """The window of entries after each one, int64[N, window], wrapping inside its page."""
+    return (positions[:, None] & ~_IN_PAGE) | ((positions[:, None] + _STEPS) & _IN_PAGE)
+
+
+def _first_of_eight(ends: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], Slots]:
+    """Of bool[N, 8]: which rows have a True, bool[N]; flat index of each row's first one (of its last cell if none).
+
+    Eight bools are one little-endian number; its lowest set bit tells the first one (reductions over so short an
+    axis take five times as long).
+    """
+    eights = ends.view("<u8")[:, 0]
+    ended = eights != 0
+    lowest = (eights & (~eights + np.uint64(1))).astype(np.float64)
+    place = ((lowest.view(np.int64) >> 52) - 1023) >> 3  # the exponent of a power of two is the bit's number
+    return ended, np.arange(0, len(eights) * _WINDOW, _WINDOW) + np.where(ended, place, _WINDOW - 1)
 
 
 def _next(positions: Slots) -> Slots:

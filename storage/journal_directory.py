@@ -29,17 +29,14 @@ class JournalDirectory:
         self._numbers: dict[int, tuple[int, ...]] = {}
         self._next = 0
 
-    @classmethod
-    def of(cls, manifest: Manifest) -> "JournalDirectory":
-        """The directory that a manifest describes."""
-        directory = cls()
-        directory.bound = manifest.state.bound
-        directory.voids = manifest.state.voids
-        directory.withdrawn = manifest.withdrawn
-        directory.garbage = set(manifest.garbage)
-        directory._numbers = {journal.label: journal.numbers for journal in manifest.journals}
-        directory._next = manifest.next_journal
-        return directory
+    def recover(self, manifest: Manifest) -> None:
+        """Become the directory that a manifest describes."""
+        self.bound = manifest.state.bound
+        self.voids = manifest.state.voids
+        self.withdrawn = manifest.withdrawn
+        self.garbage = set(manifest.garbage)
+        self._numbers = {journal.label: journal.numbers for journal in manifest.journals}
+        self._next = manifest.next_journal
 
     @property
     def next_number(self) -> int:
@@ -67,6 +64,10 @@ class JournalDirectory:
             self._numbers[label] = (self._next,)
             self._next += 1
         return self._numbers[label][0]
+
+    def numbers(self, label: int) -> tuple[int, ...]:
+        """The numbers under which entries of `label` stand, the first one that holds a key counts; none if unknown."""
+        return self._numbers.get(label, ())
 
     def is_withdrawn(self, state: int) -> bool:
         """Whether nobody may go back to `state` any more."""

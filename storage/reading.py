@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ekko.schemas.errors import NotReady
+from ekko.schemas.errors import NotReady, StateUnavailable
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.arena import Arena
 from ekko.storage.chains import oldest_since
+from ekko.storage.entry_source import EntrySource
 from ekko.storage.index import KeyIndex, Slots
 from ekko.storage.journal import JournalPool
 from ekko.storage.memory import Array
@@ -30,9 +31,14 @@ _PATIENCE_S = 2.0
 
 
 class TableReader:
-    """Reads of one table over its shared arrays."""
+    """Reads of one table over its shared arrays.
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    Args:
+        source: reads journal entries that memory has let go; None in another process, which cannot.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], source: EntrySource | None) -> None:
+        self._source = source
         self._index = KeyIndex(arrays)
         self._arena = Arena(arrays)
         self._pool = JournalPool(arrays)
@@ -43,6 +49,7 @@ class TableReader:
 
         Raises:
             NotReady: the writer died while it wrote one of the rows.
+            StateUnavailable: `as_of` needs journal entries that only the store's own process can read from disk.
         """
         rows = np.empty((len(keys), self._dim), dtype=np.int32)
         for start in range(0, len(keys), _ROWS_AT_ONCE):
@@ -75,15 +82,42 @@ class TableReader:
         arena = self._arena
         before = arena.versions.take(slots)
         np.take(arena.rows, slots, axis=0, mode="clip", out=rows)
-        if as_of is not None:
-            entries = oldest_since(arena, self._pool, slots, as_of)
-            laid = np.flatnonzero(entries >= 0)
-            rows[laid] = self._pool.values.take(entries[laid], axis=0)
+        unread = None if as_of is None else self._overlay(slots, rows, as_of)
         torn = (before & 1 == 1) | (arena.versions.take(slots) != before) | (arena.keys.take(slots) != keys)
+        if unread is not None:
+            torn[unread] = True
         if absent.size:
             rows[absent] = 0
             torn[absent] = False
         return np.flatnonzero(torn)
+
+    def _overlay(self, slots: Slots, rows: Int32s, as_of: int) -> Slots:
+        """Lay what the keys were at the start of `as_of` over their rows; the indices of those that escaped."""
+        pool = self._pool
+        entries = oldest_since(self._arena, pool, slots, as_of)
+        laid = np.flatnonzero(entries >= 0)
+        entries = entries[laid]
+        places = pool.places.take(entries).astype(np.int64) - 1
+        resident = places >= 0
+        rows[laid[resident]] = pool.values.take(places[resident], axis=0)
+        if resident.all():
+            return np.empty(0, dtype=np.int64)
+        return self._fetch(slots, rows, laid[~resident], pool.labels.take(entries[~resident]))
+
+    def _fetch(self, slots: Slots, rows: Int32s, wanted: Slots, labels: Array) -> Slots:
+        """Rows of the journal entries that only the disk has; the indices of those that are gone from there."""
+        if self._source is None:
+            raise StateUnavailable(
+                "journal entries of that model state are on disk only, out of reach of shared memory",
+                hint="ask the store over HTTP",
+            )
+        escaped = []
+        for label in np.unique(labels).tolist():
+            part = wanted[labels == label]
+            values, found = self._source.look(label, self._arena.keys.take(slots[part]))
+            rows[part] = values
+            escaped.append(part[~found])
+        return np.concatenate(escaped)
 
 
 def nonzero_rows(rows: Int32s) -> Bools:

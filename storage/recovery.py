@@ -32,15 +32,16 @@ def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:
     arena, width = table.arena, row_width(entry.dim)
     rows, checksum = 0, 0
     for keys, values in durable.scan(rows_prefix(entry.number), width):
-        held = arena.used
+        held = arena.count
         slots = arena.add(keys)
         table.index.insert(keys, slots, held)
         place = slice(held, held + len(keys))
         arena.arrivals[place] = _int32s(values[:, :4])[:, 0]
         arena.rows[place] = _int32s(values[:, 4:])
+        table.watch_range(arena.rows[place])
         hashes = hashes_of(entry.name, keys, arena.rows[place])
         arena.hashes[place] = hashes
-        rows += len(keys)
+        rows += int(np.count_nonzero(hashes))
         checksum = (checksum + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
     if (rows, checksum) != (entry.rows, entry.checksum):
         raise StoreCorrupt(
@@ -62,8 +63,7 @@ def _add_entries(table: Table, label: int, keys: UInt64s, values: Bytes) -> None
     slots = table.slots_of(keys)
     new = np.flatnonzero(arena.newest.take(slots) != label + 1)  # else an older number holds the key already
     owners = slots[new]
-    entries = pool.allocate(len(new))
-    pool.fill(entries, owners, label, arena.heads.take(owners), _int32s(values)[new])
+    entries = pool.add(owners, label, arena.heads.take(owners), _int32s(values), new)
     pool.dirty[entries] = False
     arena.heads[owners] = entries + 1
     arena.newest[owners] = label + 1

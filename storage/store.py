@@ -6,6 +6,8 @@ One thread applies, undoes and flushes; any thread (and any process, see `reader
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange, is_void
 from ekko.schemas.errors import ConfigurationError, MemoryExhausted
@@ -15,8 +17,9 @@ from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.storage.admission import check_dim, check_identity, check_shapes
 from ekko.storage.arena import row_bytes
 from ekko.storage.durable import Durable
+from ekko.storage.entry_source import EntrySource
 from ekko.storage.flush import Flusher
-from ekko.storage.journal import entry_bytes
+from ekko.storage.journal_budget import over_budget, relieve
 from ekko.storage.journal_directory import JournalDirectory
 from ekko.storage.manifest import Manifest, decode_manifest
 from ekko.storage.reading import Bools
@@ -44,7 +47,7 @@ class Store:
         self._durable = durable
         self._directory = JournalDirectory()
         self._tables: dict[str, Table] = {}
-        self._flusher = Flusher(durable, None, {})
+        self._flusher = Flusher(durable, self._tables)
         self._touched = 0
         self._last_flush_s: float | None = None
 
@@ -93,17 +96,18 @@ class Store:
         for entry in manifest.tables:
             if entry.name in self._tables:
                 check_dim(path, entry, self._tables[entry.name].declaration)
-        self._directory = JournalDirectory.of(manifest)
+        self._directory.recover(manifest)
         recover(self._durable, manifest, self._tables)
         self.state = manifest.state
-        self._flusher = Flusher(self._durable, manifest.state, {entry.name: entry for entry in manifest.tables})
+        self._flusher.recover(manifest)
 
     def add_table(self, table: TableDeclaration) -> None:
         """Make room for a table that the catalogue has gained; harmless when repeated."""
         if table.name not in self._tables:
             rows = min(self._memory // row_bytes(table.dim) + 1, _SLOTS_MAX)
-            entries = min(self._memory // entry_bytes(table.dim) + 1, _SLOTS_MAX)
-            self._tables[table.name] = Table(table, rows, entries)
+            entries = min(self._memory // (table.dim * 4) + 1, _SLOTS_MAX)
+            source = EntrySource(table.name, table.dim, self._durable, self._directory)
+            self._tables[table.name] = Table(table, rows, entries, source)
 
     @property
     def voids(self) -> tuple[EpochRange, ...]:
@@ -167,7 +171,9 @@ class Store:
         return rows
 
     def raise_bound(self, state: int) -> None:
-        """Give up undoing states before `state`, and forget their journals."""
+        """Give up undoing states before `state`, and forget their journals; nothing if the bound is there already."""
+        if state <= self._directory.bound:
+            return
         self._directory.raise_bound(state)
         for table in self._tables.values():
             table.drop_below(self._directory.bound)
@@ -177,7 +183,8 @@ class Store:
         bound = self._directory.bound
         unions = self._directory.withdraw(ranges)
         if self._directory.bound > bound:
-            self.raise_bound(self._directory.bound)
+            for table in self._tables.values():
+                table.drop_below(self._directory.bound)
         for source, target in unions:
             for table in self._tables.values():
                 table.unite(source, target)
@@ -199,9 +206,10 @@ class Store:
 
     def items(self, table: str, as_of: int | None = None) -> Iterator[tuple[UInt64s, Int32s]]:
         """All rows that are not zero, in runs of keys uint64[N] and rows int32[N, dim]."""
-        arena = self._table(table).arena
-        for start in range(0, arena.used, _ITEMS_AT_ONCE):
-            keys = arena.keys[start : min(start + _ITEMS_AT_ONCE, arena.used)].copy()
+        arena, index = self._table(table).arena, self._table(table).index
+        for start in range(0, arena.top, _ITEMS_AT_ONCE):
+            keys = arena.keys[start : min(start + _ITEMS_AT_ONCE, arena.top)].copy()
+            keys = keys[index.find_shared(keys) == np.arange(start, start + len(keys))]  # the others' slots are free
             rows, found = self.lookup(table, keys, as_of)
             yield keys[found], rows[found]
 
@@ -224,7 +232,8 @@ class Store:
             return False
         if self._last_flush_s is None:
             self._last_flush_s = now_s
-        if self._touched < _FLUSH_ROWS and now_s - self._last_flush_s < _FLUSH_INTERVAL_S:
+        full = self._touched >= _FLUSH_ROWS or over_budget(self._tables, self._memory)
+        if not full and now_s - self._last_flush_s < _FLUSH_INTERVAL_S:
             return False
         self._last_flush_s = now_s
         return True
@@ -237,9 +246,9 @@ class Store:
         Raises:
             StoreUnwritable: the flush that was under way failed.
         """
-        self._flusher.wait()
+        self._settle(wait=True)
         self._touched = 0
-        self._flusher.begin(state, self._tables, self._directory)
+        self._flusher.begin(state, self._directory)
 
     def poll_flush(self) -> bool:
         """Whether no flush is under way.
@@ -247,12 +256,12 @@ class Store:
         Raises:
             StoreUnwritable: the last one failed: nothing of it is on disk, everything is still in memory.
         """
-        return self._flusher.poll()
+        return self._settle(wait=False)
 
     def flush(self, state: ReplicaState) -> None:
         """Like `begin_flush`, and wait until it is durable."""
         self.begin_flush(state)
-        self._flusher.wait()
+        self._settle(wait=True)
 
     def memory_bytes(self) -> int:
         """Bytes of rows, index, journals and flush buffers in use."""
@@ -261,9 +270,20 @@ class Store:
     def close(self) -> None:
         """Let a flush under way end and release the folder. What was not flushed is read from the lanes again."""
         try:
-            self._flusher.wait()
+            self._settle(wait=True)
         finally:
+            for table in self._tables.values():
+                table.close()
             self._durable.close()
+
+    def _settle(self, *, wait: bool) -> bool:
+        """Whether no flush is under way; once one has ended, let go what needs no memory any more."""
+        busy = self._flusher.busy
+        done = self._flusher.wait() if wait else self._flusher.poll()
+        if busy and done:
+            self._flusher.drop_empty(self._directory.bound)
+            self.raise_bound(relieve(self._tables, self._directory, self._memory))
+        return done
 
     def _table(self, name: str) -> Table:
         try:
@@ -273,9 +293,8 @@ class Store:
             raise ConfigurationError(f"model {self._model.name} has no table {name!r}", hint=hint) from None
 
     def _check_room(self, table: Table, keys: UInt64s) -> None:
-        dim = table.declaration.dim
         room = self._memory - self.memory_bytes()
-        if len(keys) * (row_bytes(dim) + entry_bytes(dim)) <= room or table.growth(keys) <= room:
+        if table.most(len(keys)) <= room or table.growth(keys) <= room:
             return
         raise MemoryExhausted(
             f"model {self._model.name}: {len(keys)} rows of table {table.declaration.name} do not fit into "

@@ -14,17 +14,22 @@ from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.arena import Arena, arena_columns, row_bytes
 from ekko.storage.chains import Later, label_of_entries, later_entries
+from ekko.storage.entry_source import EntrySource
 from ekko.storage.index import KeyIndex, Slots, index_columns
-from ekko.storage.journal import JournalPool, entry_bytes, journal_columns
-from ekko.storage.memory import Segment
+from ekko.storage.journal import ENTRY_BYTES, JournalPool, journal_columns
+from ekko.storage.memory import Array, Segment
 from ekko.storage.merging import sum_duplicates
-from ekko.storage.reading import TableReader
+from ekko.storage.prefault import Prefaulter
+from ekko.storage.reading import TableReader, nonzero_rows
+from ekko.storage.scatter import scatter
 
 _RUN = 2048
 """Rows written at once: half a MiB at dim 64, which stays in the second-level cache between gather, add and scatter."""
 
+_LET_GO = 65_536
 _OVERFLOWS_KEPT = 16
-_INT32_MAX = int(np.iinfo(np.int32).max)
+_ABOVE_ALL = np.iinfo(np.int64).max
+_OUTER = 1 << 30
 
 
 @dataclass(slots=True)
@@ -39,11 +44,13 @@ class Table:
     """Rows and journals of one table.
 
     Args:
-        capacity: rows that may ever be held; entry_capacity: journal entries in memory.
+        capacity: rows that may ever be held; entry_capacity: journal entries.
+        source: where journal entries are read whose values memory has let go.
     """
 
-    def __init__(self, declaration: TableDeclaration, capacity: int, entry_capacity: int) -> None:
+    def __init__(self, declaration: TableDeclaration, capacity: int, entry_capacity: int, source: EntrySource) -> None:
         self.declaration = declaration
+        self.source = source
         columns = [
             *index_columns(capacity),
             *arena_columns(capacity, declaration.dim),
@@ -53,20 +60,37 @@ class Table:
         self.index = KeyIndex(self.segment.arrays)
         self.arena = Arena(self.segment.arrays)
         self.pool = JournalPool(self.segment.arrays)
-        self.reader = TableReader(self.segment.arrays)
+        self.reader = TableReader(self.segment.arrays, source)
+        self._prefaulter = Prefaulter()
+        self._prefaulter.watch(self.arena.rows, lambda: self.arena.top * declaration.dim * 4)
+        self._prefaulter.watch(self.pool.values, lambda: self.pool.room.top * declaration.dim * 4)
+        self._prefaulter.watch(self.segment.arrays["index_entries"], lambda: self.index.nbytes)
         self.overflows = Overflows(0, deque(maxlen=_OVERFLOWS_KEPT))
         self._rows = np.empty((_RUN, declaration.dim), dtype=np.int32)
+        self._outer = False
+
+    def watch_range(self, rows: Int32s) -> None:
+        """Take notice of rows that were read from disk, for the detection of overflows."""
+        self._outer |= int(rows.max(initial=0)) >= _OUTER or int(rows.min(initial=0)) < -_OUTER
 
     def memory_bytes(self) -> int:
-        """Bytes of rows, columns, index and journal entries in use."""
+        """Bytes of rows, columns, index and journals in use."""
+        return self.arena.count * row_bytes(self.declaration.dim) + self.pool.nbytes
+
+    def journal_bytes(self, label: int) -> int:
+        """Bytes of values in one journal, in memory or on disk."""
+        return len(self.pool.select(label, label)) * self.declaration.dim * 4
+
+    def most(self, rows: int) -> int:
+        """Upper bound of the bytes that deltas of so many keys add."""
         dim = self.declaration.dim
-        return self.arena.used * row_bytes(dim) + self.pool.count * entry_bytes(dim)
+        return rows * (row_bytes(dim) + ENTRY_BYTES + dim * 4)
 
     def growth(self, keys: UInt64s) -> int:
-        """Upper bound of the bytes that applying deltas of `keys` adds."""
+        """Upper bound of the bytes that deltas of these keys add."""
         dim = self.declaration.dim
         absent = int((self.index.find(keys) < 0).sum())
-        return absent * row_bytes(dim) + len(keys) * entry_bytes(dim)
+        return absent * row_bytes(dim) + len(keys) * (ENTRY_BYTES + dim * 4)
 
     def apply(self, keys: UInt64s, deltas: Int32s, label: int, arrival: int, *, journal: bool) -> int:
         """Add deltas (int32[N, dim]) of one epoch to rows and later journals; the number of rows changed.
@@ -78,20 +102,24 @@ class Table:
         """
         keys, deltas = sum_duplicates(keys, deltas)
         slots = self.slots_of(keys)
-        reach = max(int(deltas.max(initial=0)), -int(deltas.min(initial=0)))
         for start in range(0, len(slots), _RUN):
             part = slice(start, start + _RUN)
-            self._write(slots[part], deltas[part], label, reach, journal=journal)
+            self._write(slots[part], deltas[part], label, journal=journal)
         self.arena.arrivals[slots] = np.maximum(self.arena.arrivals.take(slots), arrival)
         self.arena.dirty[slots] = True
+        self._prefaulter.notice()
         return len(slots)
+
+    def close(self) -> None:
+        """Stop what runs beside; the arrays stay for those who still read them."""
+        self._prefaulter.close()
 
     def slots_of(self, keys: UInt64s) -> Slots:
         """Slots of distinct keys; absent ones get a slot with a zero row."""
         slots = self.index.find(keys)
         absent = np.flatnonzero(slots < 0)
         if absent.size:
-            held = self.arena.used
+            held = self.arena.count
             new = self.arena.add(keys[absent])
             self.index.insert(keys[absent], new, held)
             slots[absent] = new
@@ -100,8 +128,7 @@ class Table:
     def undo(self, first: int, last: int) -> int:
         """Take back what the epochs of journals first..last added; the number of rows changed."""
         entries = self.pool.select(first, last)
-        slots = np.sort(self.pool.slots.take(entries)) - 1
-        slots = slots[np.concatenate(([True], slots[1:] != slots[:-1]))] if len(slots) else slots
+        slots = distinct(self.pool.slots.take(entries)) - 1
         for start in range(0, len(slots), _RUN):
             self._take_back(slots[start : start + _RUN].astype(np.int64), first, last)
         self.pool.free(entries)
@@ -114,35 +141,62 @@ class Table:
     def unite(self, source: int, target: int) -> None:
         """Make the journals `target` < `source`, with none between them, one: the older value of a key stands."""
         entries = self.pool.select(source, source)
-        for start in range(0, len(entries), _RUN):
-            self._unite(entries[start : start + _RUN], source, target)
+        doubles = [self._unite(entries[start : start + _RUN], source, target) for start in range(0, len(entries), _RUN)]
+        if doubles:
+            self.pool.free(np.concatenate(doubles))
 
-    def _write(self, slots: Slots, deltas: Int32s, label: int, reach: int, *, journal: bool) -> None:
+    def let_go(self, last: int) -> None:
+        """Forget the values of durable journal entries with labels up to `last`."""
+        pool = self.pool
+        entries = pool.select(0, last)
+        entries = entries[~pool.dirty.take(entries) & (pool.places.take(entries) != 0)]
+        for start in range(0, len(entries), _LET_GO):
+            part = entries[start : start + _LET_GO]
+            slots = distinct(pool.slots.take(part)) - 1
+            versions = self.arena.begin_write(slots)
+            pool.let_go(part)
+            self.arena.end_write(slots, versions)
+
+    def remove(self, slots: Slots) -> Slots:
+        """Forget those of the slots that hold nothing: a zero row, no journal entry, nothing to be made durable.
+
+        The slots that have only a journal entry are returned, to be tried again.
+        """
+        arena = self.arena
+        entries = self.pool.follow(arena.heads.take(slots), slots, np.full(len(slots), _ABOVE_ALL))
+        idle = ~arena.dirty.take(slots) & (arena.hashes.take(slots) == 0)
+        idle &= ~nonzero_rows(arena.rows.take(slots, axis=0))
+        gone = slots[idle & (entries < 0)]
+        if len(gone):
+            self.index.remove(arena.keys.take(gone))
+            arena.free(gone)
+        return slots[idle & (entries >= 0)]
+
+    def _write(self, slots: Slots, deltas: Int32s, label: int, *, journal: bool) -> None:
         newest = self.arena.newest.take(slots)
         if journal:
             self._journal_at_head(slots[newest <= label], label)
         behind = np.flatnonzero(newest > label + 1)
         later = later_entries(self.arena, self.pool, slots[behind], label) if behind.size else None
-        if later is not None and journal:
-            self._journal_between(slots[behind], later, label)
+        if later is not None:
+            self._bring_in(later.entries)
+            if journal:
+                self._journal_between(slots[behind], later, label)
         versions = self.arena.begin_write(slots)
         rows = self._rows[: len(slots)]
-        np.take(self.arena.rows, slots, axis=0, mode="clip", out=rows)
+        self.arena.rows.take(slots, axis=0, mode="clip", out=rows)
         rows += deltas
-        _scatter(self.arena.rows, slots, rows)
+        scatter(self.arena.rows, slots, rows)
         if later is not None:
-            self._add_to_entries(later.entries, deltas.take(behind[later.owners], axis=0))
+            self.pool.add_to(later.entries, deltas.take(behind[later.owners], axis=0))
         self.arena.end_write(slots, versions)
-        self._watch_overflow(slots, rows, deltas, reach)
+        self._watch_overflow(slots, rows, deltas)
 
     def _journal_at_head(self, slots: Slots, label: int) -> None:
         """First touch in the newest epoch of these slots: their current rows are the entries."""
         if not len(slots):
             return
-        entries = self.pool.allocate(len(slots))
-        values = self._rows[: len(slots)]
-        np.take(self.arena.rows, slots, axis=0, mode="clip", out=values)
-        self.pool.fill(entries, slots, label, self.arena.heads.take(slots), values)
+        entries = self.pool.add(slots, label, self.arena.heads.take(slots), self.arena.rows, slots)
         self.arena.heads[slots] = entries + 1
         self.arena.newest[slots] = label + 1
 
@@ -153,63 +207,80 @@ class Table:
         if not missing.size:
             return
         after = later.oldest[missing]
-        entries = self.pool.allocate(len(missing))
-        values = self.pool.values.take(after, axis=0)
-        self.pool.fill(entries, slots[missing], label, later.reached[missing] + 1, values)
+        places = self.pool.places.take(after).astype(np.int64) - 1
+        entries = self.pool.add(slots[missing], label, later.reached[missing] + 1, self.pool.values, places)
         self.pool.previous[after] = entries + 1
 
-    def _add_to_entries(self, entries: Slots, deltas: Int32s) -> None:
-        values = self.pool.values.take(entries, axis=0)
-        values += deltas
-        _scatter(self.pool.values, entries, values)
-        self.pool.dirty[entries] = True
+    def _bring_in(self, entries: Slots) -> None:
+        """Read from disk the values of those entries that memory has let go."""
+        missing = entries[self.pool.places.take(entries) == 0]
+        if not missing.size:
+            return
+        missing = distinct(missing)
+        labels = self.pool.labels.take(missing)
+        for label in distinct(labels).tolist():
+            part = missing[labels == label]
+            keys = self.arena.keys.take(self.pool.slots.take(part).astype(np.int64) - 1)
+            self.pool.bring_in(part, self.source.read(label, keys))
 
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
         arena, pool = self.arena, self.pool
         after = later_entries(arena, pool, slots, last)
         before = later_entries(arena, pool, slots, first - 1)
+        self._bring_in(np.concatenate((after.entries, before.oldest)))
         rows = arena.rows.take(slots, axis=0)
         held = np.flatnonzero(after.oldest >= 0)
         ends = rows.copy()
-        ends[held] = pool.values.take(after.oldest[held], axis=0)
-        changes = pool.values.take(before.oldest, axis=0) - ends
+        ends[held] = pool.read(after.oldest[held])
+        changes = pool.read(before.oldest) - ends
         versions = arena.begin_write(slots)
-        _scatter(arena.rows, slots, rows + changes)
-        self._add_to_entries(after.entries, changes.take(after.owners, axis=0))
+        rows += changes
+        scatter(arena.rows, slots, rows)
+        pool.add_to(after.entries, changes.take(after.owners, axis=0))
         pool.previous[after.oldest[held]] = before.reached[held] + 1
         bare = np.flatnonzero(after.oldest < 0)
         arena.heads[slots[bare]] = before.reached[bare] + 1
         arena.newest[slots[bare]] = label_of_entries(pool, before.reached[bare])
         arena.end_write(slots, versions)
+        self._watch_overflow(slots, rows, changes)
         arena.dirty[slots] = True
 
-    def _unite(self, entries: Slots, source: int, target: int) -> None:
+    def _unite(self, entries: Slots, source: int, target: int) -> Slots:
+        """Relabel entries; those whose key the older journal holds too take over its value. The doubles to be freed."""
         arena, pool = self.arena, self.pool
         slots = pool.slots.take(entries).astype(np.int64) - 1
         older = pool.follow(pool.previous.take(entries), slots, np.full(len(entries), source))
         both = (older >= 0) & (pool.labels.take(np.maximum(older, 0)) == target)
-        kept, dropped = entries[both], older[both]
+        kept, doubles = entries[both], older[both]
         versions = arena.begin_write(slots)
-        _scatter(pool.values, kept, pool.values.take(dropped, axis=0))
-        pool.previous[kept] = pool.previous.take(dropped)
-        pool.dirty[kept] = pool.dirty.take(dropped)
+        newer = pool.places.take(kept)
+        pool.places[kept] = pool.places.take(doubles)
+        pool.places[doubles] = newer
+        pool.previous[kept] = pool.previous.take(doubles)
+        pool.dirty[kept] = pool.dirty.take(doubles)
         pool.labels[entries] = target
         at_head = arena.heads.take(slots) == entries + 1
         arena.newest[slots[at_head]] = target + 1
         arena.end_write(slots, versions)
-        pool.free(dropped)
+        return doubles
 
-    def _watch_overflow(self, slots: Slots, rows: Int32s, deltas: Int32s, reach: int) -> None:
-        """A sum that wrapped lies within `reach` of the far end of the range; look closer only then."""
-        if int(rows.max(initial=0)) < _INT32_MAX - reach and int(rows.min(initial=0)) > reach - _INT32_MAX:
-            return
+    def _watch_overflow(self, slots: Slots, rows: Int32s, deltas: Int32s) -> None:
+        """Count rows that wrapped around.
+
+        As long as every row was in the inner half of the range, whatever is added, a sum that wraps lands in the outer
+        half: one look at the new rows suffices. From the first row in the outer half on, every sum is looked at.
+        """
+        if not self._outer:
+            self.watch_range(rows)
+            if not self._outer:
+                return
         before = rows - deltas
         wrapped = (((before ^ rows) & (deltas ^ rows)) < 0).any(axis=1)
         self.overflows.count += int(wrapped.sum())
         self.overflows.last_keys.extend(self.arena.keys[slots[wrapped]][-_OVERFLOWS_KEPT:].tolist())
 
 
-def _scatter(target: Int32s, places: Slots, rows: Int32s) -> None:
-    """target[places] = rows, with whole rows as items: twice as fast as fancy indexing."""
-    item = np.dtype((np.void, target.shape[1] * 4))
-    np.put(target.view(item).ravel(), places, np.ascontiguousarray(rows).view(item).ravel(), mode="clip")
+def distinct(numbers: Array) -> Slots:
+    """Distinct values, ascending, as int64 (a vectorised sort; `np.unique` hashes, ten times slower)."""
+    ordered = np.sort(numbers).astype(np.int64)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if len(ordered) else ordered

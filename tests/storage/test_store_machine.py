@@ -120,6 +120,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.flush(self.store.state)
         self.durable_truth, self.durable_epoch = self.truth.copy(), self.epoch
 
+    @rule(back=st.integers(0, 3))
+    def let_values_go(self, back: int) -> None:
+        """What memory pressure does to old journals, from whatever epoch on."""
+        for table in self.store._tables.values():
+            table.let_go(self.epoch - back)
+
     @rule()
     def kill_and_reopen(self) -> None:
         """What was not flushed is gone; the lanes bring it again (here: they do not, and time goes on)."""

@@ -1,0 +1,48 @@
+"""Numbers handed out in ascending order and taken back: slots of rows, journal entries, places of their values."""
+
+import numpy as np
+
+from ekko.storage.index import Slots
+from ekko.storage.memory import Array
+
+
+class FreeList:
+    """Numbers from 0 on; `top`, beyond which none was ever used, stands in shared memory for readers.
+
+    Args:
+        header: shared int64 array; cell: which of its cells holds the top.
+    """
+
+    def __init__(self, header: Array, cell: int) -> None:
+        self._header, self._cell = header, cell
+        self._freed = np.empty(0, dtype=np.int64)
+
+    @property
+    def top(self) -> int:
+        """One more than the highest number ever used."""
+        return int(self._header[self._cell])
+
+    @property
+    def count(self) -> int:
+        """Numbers in use."""
+        return self.top - len(self._freed)
+
+    def take(self, count: int) -> Slots:
+        """That many numbers, ascending: freed ones first."""
+        reused = self._freed[: min(count, len(self._freed))]
+        self._freed = self._freed[len(reused) :]
+        top = self.top
+        fresh = np.arange(top, top + count - len(reused), dtype=np.int64)
+        self._header[self._cell] = top + len(fresh)
+        return np.concatenate((reused, fresh)) if len(reused) else fresh
+
+    def give(self, numbers: Slots) -> None:
+        """Take numbers back."""
+        if len(numbers):
+            self._freed = np.sort(np.concatenate((self._freed, numbers)))
+
+
+def adjacent(numbers: Slots) -> slice | None:
+    """The numbers as a slice if they lie side by side (as fresh ones do), else None."""
+    first = int(numbers[0])
+    return slice(first, first + len(numbers)) if int(numbers[-1]) - first == len(numbers) - 1 else None
