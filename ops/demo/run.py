@@ -26,7 +26,7 @@ from ekko.streams.kafka import KafkaCluster
 
 HOST = "127.0.0.1"
 REGIONS = ("east", "west")
-RATE = 1000.0
+RATE = 500.0
 START_TIMEOUT_S = 90.0
 END_GRACE_S = 120.0
 VERIFY_TIMEOUT_S = 120.0
