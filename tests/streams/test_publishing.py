@@ -117,6 +117,19 @@ def test_equal_keys_are_summed_in_float64() -> None:
     assert block.deltas.tolist() == [[1, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("most", [1, 3, 40, 2_000])
+def test_runs_of_any_length_are_summed_one_row_after_the_other(most: int) -> None:
+    rng = np.random.default_rng(most)
+    repeats = np.minimum(rng.zipf(1.3, size=60), most)
+    keys = rng.permutation(np.repeat(np.arange(60, dtype=np.uint64), repeats))
+    deltas = rng.normal(scale=0.01, size=(len(keys), 4)).astype(np.float32)
+    sums = np.zeros((60, 4))
+    for key, delta in zip(keys, deltas, strict=True):
+        sums[int(key)] += delta
+    expected = stochastic_round(sums, TABLE.fraction_bits, seed=1, sequence=0)
+    assert united(blocks_of(keys, deltas, shards=1)) == {key: row.tolist() for key, row in enumerate(expected)}
+
+
 def test_deltas_that_cancel_are_no_row() -> None:
     assert blocks_of(np.uint64([5, 6, 5]), np.float32([[1.0] * 4, [0.0] * 4, [-1.0] * 4])) == []
 
