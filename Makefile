@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-pyt
 .PHONY: help setup demo test lint format simulate chaos wheels lock hooks
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(STAMP) ## virtual environment, Python packages, Kafka, Java
 $(STAMP): pyproject.toml requirements/dev.txt ops/bootstrap.py ops/broker/resources/jars.txt
@@ -38,6 +38,9 @@ simulate: $(STAMP) ## seeded faults in virtual time: make simulate SEEDS=1000
 
 chaos: $(STAMP) ## long kill runs on a real broker
 	$(BIN)/pytest -m chaos --timeout 1800 $(ARGS)
+
+bench-%: $(STAMP) ## a measurement of tests/bench: make bench-publisher ARGS='--seconds 5'
+	$(BIN)/python -m tests.bench.$* $(ARGS)
 
 wheels: $(STAMP) ## does every requirement have a wheel on every documented platform?
 	$(BIN)/python ops/wheels.py
