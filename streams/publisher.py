@@ -1,9 +1,11 @@
 """The trainer's side: numpy deltas in, acknowledged delta blocks in the source log out (DESIGN section 5)."""
 
 import itertools
+import logging
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +31,9 @@ from ekko.streams.publisher_totals import REFUSED, Acknowledged, Ledger, seal
 from ekko.streams.publisher_transactions import TransactionSender
 
 DEFAULT_QUEUE_BYTES = 64 * 1024 * 1024
+_FORGOTTEN_TIMEOUT_S = 10.0
+
+_log = logging.getLogger("ekko.publisher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,15 @@ class PublishReceipt:
 
     rows: int
     blocks: int
+
+
+def _flush_forgotten(model: str, sender: Sender) -> None:
+    """At the end of a script that never closed its publisher, send what is queued instead of losing it silently."""
+    _log.warning("a publisher of model %s was not closed: flushing what it holds; use `with Publisher(...)`", model)
+    try:
+        sender.close(_FORGOTTEN_TIMEOUT_S)
+    except EkkoError as error:
+        _log.error("model %s: %s", model, error)
 
 
 class Publisher:
@@ -102,6 +116,7 @@ class Publisher:
             self._gate = RollbackGate(model, follower, generation, on_rollback)
             self._ledger = Ledger(model)
             self._sender = self._make_sender(transactional_id, queue_bytes, linger_ms)
+            self._forgotten = weakref.finalize(self, _flush_forgotten, model, self._sender)
             self._opened = opened.pop_all()
 
     def _make_sender(self, transactional_id: str | None, queue_bytes: int, linger_ms: float) -> Sender:
@@ -238,6 +253,7 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
+        self._forgotten.detach()
         with self._opened:
             self._sender.close(timeout_s)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
@@ -230,6 +231,23 @@ def memory_model(model: ModelDeclaration) -> tuple[MemoryCluster, str]:
     memory = MemoryCluster(MemoryBroker(time.monotonic))
     apply(memory, model)
     return memory, model.name
+
+
+def test_what_happens_is_counted_for_prometheus(memory_model: tuple[MemoryCluster, str]) -> None:
+    memory, name = memory_model
+    with Publisher(name, cluster=memory) as publisher:
+        publisher.publish("users", np.arange(10), ones(10))
+        with pytest.raises(BadInput):
+            publisher.publish("users", [1], np.full((1, 4), np.nan))
+
+    def sample(metric: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(metric, {"model": name, **labels})
+
+    assert sample("ekko_publisher_rows_total", table="users", fate="acknowledged") == 10
+    assert (sample("ekko_publisher_bytes_total", table="users") or 0) > 100
+    assert sample("ekko_publisher_refused_batches_total", reason="BadInput") == 1
+    assert sample("ekko_publisher_acknowledge_seconds_count") == publisher.acknowledged.blocks
+    assert sample("ekko_publisher_queue_bytes") == 0
 
 
 # -- limits
@@ -614,6 +632,8 @@ def test_a_second_trainer_of_an_identity_fences_the_first(cluster: Cluster, decl
         first.publish("users", [3], ones(1), position=b"2")
     second.publish("users", [4], ones(1), position=b"2")
     second.close()
+    with pytest.raises(Fenced):
+        first.close()
     assert sorted(rows_in(blocks_in(cluster, declared))) == [1, 4]
 
 

@@ -17,7 +17,7 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
-from ekko.schemas.errors import ConnectionFailed, PublishUncertain, QueueFull, TransactionAborted
+from ekko.schemas.errors import CatalogueConflict, ConnectionFailed, PublishUncertain, QueueFull, TransactionAborted
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
@@ -187,6 +187,41 @@ def test_a_trainer_killed_again_and_again_learns_every_step_exactly_once(own_bro
     assert sorted(starts) == starts
     assert all(start >= 20 for start in starts[1:])
     assert counts_in(own_broker.bootstrap).tolist() == [steps] * 100
+
+
+FORGETFUL = """
+import sys
+import numpy as np
+from ekko.streams.publisher import Publisher
+
+publisher = Publisher("ctr", bootstrap=sys.argv[1], linger_ms=10_000)
+publisher.publish("users", np.arange(100), np.full((100, 16), 2.0**-24))
+"""
+
+
+def test_a_script_that_forgets_to_close_loses_nothing_and_is_told(own_broker: Broker) -> None:
+    command = [sys.executable, "-c", FORGETFUL, own_broker.bootstrap]
+    trainer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "was not closed" in trainer.stderr
+    assert counts_in(own_broker.bootstrap).tolist() == [1] * 100
+
+
+def test_partitions_added_while_it_runs_tear_no_row_apart(own_broker: Broker) -> None:
+    from confluent_kafka.admin import AdminClient, NewPartitions  # noqa: PLC0415 - the adapter can't do this on purpose
+
+    with closing(Publisher("ctr", bootstrap=own_broker.bootstrap)) as publisher:
+        publisher.publish("users", np.arange(100), ones(100))
+        admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
+        admin.create_partitions([NewPartitions(topics.deltas("ctr"), 8)])[topics.deltas("ctr")].result(10)
+        for _ in range(20):
+            publisher.publish("users", np.arange(100), ones(100))
+            time.sleep(0.05)
+    assert counts_in(own_broker.bootstrap).tolist() == [21] * 100
+    with closing(KafkaCluster(own_broker.bootstrap)) as cluster:
+        records = read_all(cluster, topics.deltas("ctr"))
+        assert {record.partition.number for record in records} == {0, 1, 2, 3}
+        with pytest.raises(CatalogueConflict, match=r"has 8 partition\(s\)"):
+            Publisher("ctr", cluster=cluster)
 
 
 # -- not let in
