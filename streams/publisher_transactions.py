@@ -114,8 +114,9 @@ class TransactionSender:
             )
 
     def close(self, timeout_s: float) -> None:
-        """See `publisher_queue.Sender.close`; raises as `flush`."""
+        """See `publisher_queue.Sender.close`; raises as `flush`, but not what `send` has told already."""
         try:
-            self.flush(timeout_s)
+            if self._dead is None:
+                self.flush(timeout_s)
         finally:
             self._writer.close()

@@ -632,8 +632,7 @@ def test_a_second_trainer_of_an_identity_fences_the_first(cluster: Cluster, decl
         first.publish("users", [3], ones(1), position=b"2")
     second.publish("users", [4], ones(1), position=b"2")
     second.close()
-    with pytest.raises(Fenced):
-        first.close()
+    first.close()
     assert sorted(rows_in(blocks_in(cluster, declared))) == [1, 4]
 
 
@@ -651,6 +650,7 @@ def test_a_commit_of_unknown_fate_is_cleared_up_by_the_next_publisher(
     assert "last_position()" in error.value.hint
     with pytest.raises(PublishUncertain):
         publisher.publish("users", [3], ones(1), position=b"3")
+    publisher.close()
     with Publisher(name, cluster=memory, transactional_id="job") as second:
         if second.last_position() == b"1":
             second.publish("users", [2], ones(1), position=b"2")
