@@ -27,7 +27,8 @@ def ensure_base(central: Cluster) -> list[str]:
     for name, value in declaring_topics.FOREVER.items():
         if settings.get(name, value) != value:
             raise CatalogueConflict(
-                f"topic {topics.CATALOGUE} has {name}={settings[name]}: sooner or later it would forget models",
+                f"topic {topics.CATALOGUE} has {name}={settings[name]}, but it must never forget a model, and every "
+                "reader must find the same in it",
                 hint=f"set {name}={value} on it, and check that its first offset is still 0",
             )
     return done
@@ -59,8 +60,18 @@ def ensure_topics(central: Cluster, catalogue: Catalogue, wanted: Declarations, 
             needs += regional
         elif regional:
             with region_cluster(region, connect) as cluster:
+                _refuse_central(region, cluster)
                 done += [f"region {region.name}: {text}" for text in _create(cluster, regional, is_new)]
     return _create(central, needs, is_new) + done
+
+
+def _refuse_central(region: RegionDeclaration, cluster: Cluster) -> None:
+    """A region's own cluster gets a mirror of the catalogue; on the central one it would be a mirror of itself."""
+    if topics.SHARES in cluster.topics():
+        raise CatalogueConflict(
+            f"region {region.name}: bootstrap {region.bootstrap} leads to a central cluster",
+            hint="leave bootstrap out for a region whose topics stand on the central cluster",
+        )
 
 
 @contextmanager

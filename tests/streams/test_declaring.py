@@ -316,6 +316,14 @@ def test_a_region_with_its_own_cluster_gets_its_topics_there(memory: MemoryClust
     assert regional.topics().keys() == {"ekko.east.members", "ekko.east.fanouts", "ekko.catalogue"}
 
 
+def test_the_central_cluster_is_no_regions_own(memory: MemoryCluster) -> None:
+    wanted = Declarations((RegionDeclaration("east", "central-by-another-name:9092"),), (ModelDeclaration("ctr"),))
+    with pytest.raises(CatalogueConflict, match="leads to a central cluster") as conflict:
+        declare(memory, wanted, lambda _: memory)
+    assert "leave bootstrap out" in conflict.value.hint
+    assert read(memory).regions == {}
+
+
 def test_a_region_cannot_move_to_a_cluster_without_its_lanes(memory: MemoryCluster) -> None:
     clusters = {name: MemoryCluster(MemoryBroker(time.monotonic)) for name in ("a:1", "b:1")}
     model = ModelDeclaration("ctr", shards=1)
