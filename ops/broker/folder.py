@@ -29,6 +29,7 @@ class Running:
     pid: int
     port: int
     controller_port: int
+    started_by: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,18 @@ class DataFolder:
         except psutil.Error:
             return None
         return last.pid if alive else None
+
+    def await_orphan(self, timeout_s: float) -> None:
+        """Wait until a broker whose starter was killed has ended: its watcher is stopping it now."""
+        pid, last = self.living_pid(), self.last_run()
+        if pid is None or last is None:
+            return
+        try:
+            process = psutil.Process(pid)
+            if process.ppid() != last.started_by:
+                process.wait(timeout_s)
+        except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+            return
 
     def log_tail(self, start: int) -> str:
         """Return the end of what was logged from the byte `start` on."""

@@ -17,6 +17,8 @@ from ekko.ops.watcher import dismiss, watch
 
 READY_LINE = b"Kafka Server started"
 POLL_S = 0.02
+ORPHAN_TIMEOUT_S = 15.0
+"""The watcher's own patience (10 s between SIGTERM and SIGKILL) and some more."""
 
 
 class Broker:
@@ -90,6 +92,7 @@ class Broker:
             return
         self._end(signal.SIGKILL)  # what a broker that ended by itself has left
         distribution = self._distribution or load()
+        self.folder.await_orphan(ORPHAN_TIMEOUT_S)
         self._refuse_second_broker()
         port, controller_port = self._choose_ports()
         self.folder.lay(distribution.home)
@@ -109,7 +112,7 @@ class Broker:
                 start_new_session=True,
             )
         self._port, self._controller_port = port, controller_port
-        self.folder.write_running(Running(self._process.pid, port, controller_port))
+        self.folder.write_running(Running(self._process.pid, port, controller_port, os.getpid()))
         self._watcher = watch(self._process.pid)
         try:
             self._await_ready(logged_before)

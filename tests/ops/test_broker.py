@@ -132,10 +132,12 @@ def test_a_second_broker_on_the_folder_is_refused(own: Broker) -> None:
 
 def test_a_stale_pid_of_another_program_is_no_obstacle(own: Broker) -> None:
     own.folder.path.mkdir()
-    own.folder.write_running(Running(pid=os.getpid(), port=ports.free(own.host), controller_port=1))
+    own.folder.write_running(Running(os.getpid(), ports.free(own.host), controller_port=1, started_by=1))
     assert own.folder.living_pid() is None
     own.start()
-    assert own.folder.last_run() == Running(own.pid or 0, int(own.bootstrap.split(":")[1]), own._controller_port or 0)
+    last = own.folder.last_run()
+    assert last is not None
+    assert (last.pid, last.started_by, f"127.0.0.1:{last.port}") == (own.pid, os.getpid(), own.bootstrap)
 
 
 def test_a_busy_port_is_named(broker: Broker, tmp_path: Path) -> None:
@@ -170,21 +172,35 @@ def test_what_is_not_prepared_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "make setup" in caught.value.hint
 
 
-def test_no_orphan_outlives_its_parent(tmp_path: Path) -> None:
-    broker = f"Broker(Path({str(tmp_path)!r}))"
-    program = f"from pathlib import Path; from ekko.ops.broker import Broker; {broker}.start(); input()"
-    parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
-    folder = DataFolder(tmp_path)
-    try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while (pid := folder.living_pid()) is None or b"Kafka Server started" not in folder.log.read_bytes():
-            assert time.monotonic() < deadline, "the broker did not start"
-            time.sleep(0.05)
-        child = psutil.Process(pid)
-    finally:
+@pytest.fixture
+def foster(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], DataFolder]]:
+    """A process of its own that has started a broker."""
+    broker = f"Broker(Path({str(tmp_path / 'data')!r}))"
+    program = f"from pathlib import Path; from ekko.ops.broker import Broker; {broker}.start(); print(1); input()"
+    command = [sys.executable, "-uc", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"1\n"
+        yield parent, DataFolder(tmp_path / "data")
         parent.kill()
-        parent.communicate()
-    child.wait(TIMEOUT_S)
+
+
+def test_no_orphan_outlives_its_parent(foster: tuple[subprocess.Popen[bytes], DataFolder]) -> None:
+    parent, folder = foster
+    broker = psutil.Process(folder.living_pid() or 0)
+    parent.kill()
+    broker.wait(TIMEOUT_S)
+
+
+def test_a_restart_waits_for_the_orphan_to_end(foster: tuple[subprocess.Popen[bytes], DataFolder], own: Broker) -> None:
+    """A supervisor starts a killed `ekko broker` again at once: the broker left behind must not be in its way."""
+    parent, folder = foster
+    first = folder.last_run()
+    assert first is not None
+    parent.kill()
+    parent.wait(TIMEOUT_S)
+    own.start()
+    assert own.bootstrap == f"127.0.0.1:{first.port}"
 
 
 def test_the_command_prints_its_address_and_ends_on_sigterm(tmp_path: Path) -> None:
