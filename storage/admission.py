@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput, ConfigurationError
+from ekko.schemas.errors import BadInput, ConfigurationError, MemoryExhausted
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.manifest import TableEntry
+from ekko.storage.table import Table
 
 
 def check_shapes(table: TableDeclaration, keys: UInt64s, deltas: Int32s) -> None:
@@ -44,3 +45,13 @@ def check_dim(path: Path, stored: TableEntry, declared: TableDeclaration) -> Non
             f"{path}: table {stored.name} has dim {stored.dim} on disk, {declared.dim} in the catalogue",
             hint="a table's dim never changes; declare a table of another name",
         )
+
+
+def check_room(table: Table, keys: UInt64s, memory: int, used: int) -> None:
+    """Refuse deltas for which a store of `memory` bytes, `used` of them taken, has no room (MemoryExhausted)."""
+    if table.most(len(keys)) <= memory - used or table.growth(keys) <= memory - used:
+        return
+    raise MemoryExhausted(
+        f"{len(keys)} rows of table {table.declaration.name} do not fit: {used} of {memory} bytes are in use",
+        hint="give the store more --memory, fewer --shards, or expire rows",
+    )

@@ -73,7 +73,7 @@ class JournalPool:
     @property
     def resident_bytes(self) -> int:
         """Memory of resident values."""
-        return self.room.count * self.values.shape[1] * 4
+        return self.room.count * int(self.values.shape[1]) * 4
 
     def add(self, slots: Slots, label: int, previous: Array, source: Int32s, at: Slots) -> Slots:
         """New entries with the values `source[at]`; the owner is written last, for it makes an entry visible."""

@@ -3,53 +3,52 @@
 One thread applies, undoes and flushes; any thread (and any process, see `reader_handle`) reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange, is_void
-from ekko.schemas.errors import ConfigurationError, MemoryExhausted
-from ekko.schemas.hashing import UInt64s, checksum
+from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.admission import check_dim, check_identity, check_shapes
+from ekko.storage.admission import check_dim, check_identity, check_room, check_shapes
 from ekko.storage.arena import row_bytes
 from ekko.storage.durable import Durable
 from ekko.storage.entry_source import EntrySource
 from ekko.storage.flush import Flusher
 from ekko.storage.journal_budget import over_budget, relieve
-from ekko.storage.journal_directory import JournalDirectory
-from ekko.storage.manifest import Manifest, decode_manifest
-from ekko.storage.reading import Bools
+from ekko.storage.manifest import TableEntry, decode_manifest
+from ekko.storage.reader_handle import ReaderHandle
 from ekko.storage.recovery import recover
 from ekko.storage.rocks import RocksDurable
+from ekko.storage.sharing import Sharing
+from ekko.storage.store_reads import StoreReads
 from ekko.storage.table import Table
 
 _FLUSH_INTERVAL_S = 2.0
 _FLUSH_ROWS = 500_000
-_ITEMS_AT_ONCE = 65_536
 _SLOTS_MAX = (1 << 31) - 2
 
 
-class Store:
+class Store(StoreReads):
     """Rows and journals of one model. Made by `open`.
 
     Attributes:
         state: what was recovered from disk (positions of zero in a new store).
     """
 
-    def __init__(self, model: ModelDeclaration, state: ReplicaState, memory_bytes: int, durable: Durable) -> None:
+    def __init__(
+        self, path: Path, model: ModelDeclaration, state: ReplicaState, memory_bytes: int, durable: Durable
+    ) -> None:
+        super().__init__(model)
         self.state = state
-        self._model = model
+        self._path = path
+        self._sharing = Sharing(path, model, tuple(state.shards))
         self._memory = memory_bytes
         self._durable = durable
-        self._directory = JournalDirectory()
-        self._tables: dict[str, Table] = {}
         self._flusher = Flusher(durable, self._tables)
         self._touched = 0
-        self._last_flush_s: float | None = None
+        self._due_s: float | None = None
 
     @classmethod
     def open(
@@ -80,53 +79,48 @@ class Store:
             incarnation = -1 if model.incarnation is None else model.incarnation
             positions = {shard: ShardPosition() for shard in sorted(shards)}
             state = ReplicaState(model.name, incarnation, region_incarnation, positions)
-            store = cls(model, state, memory_bytes, keeper)
-            for table in model.tables:
-                store.add_table(table)
-            stored = keeper.manifest()
-            if stored is not None:
-                store._recover(decode_manifest(stored), path)
+            store = cls(path, model, state, memory_bytes, keeper)
+            store._recover(model.tables, keeper.manifest())
         except BaseException:
             keeper.close()
             raise
         return store
 
-    def _recover(self, manifest: Manifest, path: Path) -> None:
-        check_identity(path, manifest.state, self.state)
+    def _recover(self, tables: Sequence[TableDeclaration], stored: bytes | None) -> None:
+        for declared in tables:
+            self._make_table(declared)
+        self._sharing.announce(self._tables)
+        if stored is None:
+            return
+        manifest = decode_manifest(stored)
+        check_identity(self._path, manifest.state, self.state)
         for entry in manifest.tables:
-            if entry.name in self._tables:
-                check_dim(path, entry, self._tables[entry.name].declaration)
+            if entry.name not in self._tables:  # the catalogue, read up to an older offset, does not know it yet
+                self._make_table(TableDeclaration(entry.name, entry.dim))
+            check_dim(self._path, entry, self._tables[entry.name].declaration)
         self._directory.recover(manifest)
         recover(self._durable, manifest, self._tables)
         self.state = manifest.state
         self._flusher.recover(manifest)
+        self._sharing.limit(self._directory)
 
     def add_table(self, table: TableDeclaration) -> None:
         """Make room for a table that the catalogue has gained; harmless when repeated."""
-        if table.name not in self._tables:
-            rows = min(self._memory // row_bytes(table.dim) + 1, _SLOTS_MAX)
-            entries = min(self._memory // (table.dim * 4) + 1, _SLOTS_MAX)
-            source = EntrySource(table.name, table.dim, self._durable, self._directory)
-            self._tables[table.name] = Table(table, rows, entries, source)
+        held = self._tables.get(table.name)
+        if held is None:
+            self._make_table(table)
+        elif held.declaration != table:
+            check_dim(self._path, TableEntry(table.name, 0, held.declaration.dim), table)
+            held.declaration = table
+        else:
+            return
+        self._sharing.announce(self._tables)
 
-    @property
-    def voids(self) -> tuple[EpochRange, ...]:
-        """Voids undone here; deltas of their epochs are dropped."""
-        return self._directory.voids
-
-    @property
-    def bound(self) -> int:
-        """The oldest model state that can be undone or read here."""
-        return self._directory.bound
-
-    @property
-    def overflows(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Table -> (rows whose values wrapped around since the start, the last such keys); only tables with some."""
-        return {
-            name: (table.overflows.count, tuple(table.overflows.last_keys))
-            for name, table in self._tables.items()
-            if table.overflows.count
-        }
+    def _make_table(self, table: TableDeclaration) -> None:
+        rows = min(self._memory // row_bytes(table.dim) + 1, _SLOTS_MAX)
+        entries = min(self._memory // (table.dim * 4) + 1, _SLOTS_MAX)
+        source = EntrySource(table.name, table.dim, self._durable, self._directory)
+        self._tables[table.name] = Table(table, rows, entries, source)
 
     def apply(self, table: str, arrival: int, effective: int, keys: UInt64s, deltas: Int32s) -> int:
         """Add deltas of epoch `effective`, which arrived in epoch `arrival`; the number of rows changed.
@@ -144,7 +138,7 @@ class Store:
         check_shapes(held.declaration, keys, deltas)
         if not len(keys) or is_void(effective, self._directory.voids):
             return 0
-        self._check_room(held, keys)
+        check_room(held, keys, self._memory, self.memory_bytes())
         journal = effective >= self._directory.bound
         label = self._directory.label_of(effective)
         if journal:
@@ -172,54 +166,29 @@ class Store:
 
     def raise_bound(self, state: int) -> None:
         """Give up undoing states before `state`, and forget their journals; nothing if the bound is there already."""
-        if state <= self._directory.bound:
-            return
-        self._directory.raise_bound(state)
-        for table in self._tables.values():
-            table.drop_below(self._directory.bound)
+        if state > self._directory.bound:
+            self._directory.raise_bound(state)
+            self._keep_to_bound()
 
     def withdraw(self, ranges: Sequence[EpochRange]) -> None:
         """Withdraw model states: the journals on both sides of each become one. Voids known so far must be undone."""
-        bound = self._directory.bound
-        unions = self._directory.withdraw(ranges)
-        if self._directory.bound > bound:
-            for table in self._tables.values():
-                table.drop_below(self._directory.bound)
-        for source, target in unions:
+        for source, target in self._directory.withdraw(ranges):
             for table in self._tables.values():
                 table.unite(source, target)
+        self._keep_to_bound()
 
-    def lookup(self, table: str, keys: UInt64s, as_of: int | None = None) -> tuple[Int32s, Bools]:
-        """Rows of the keys, now or at the start of epoch `as_of`: int32[N, dim] (zero if absent), bool[N] found.
+    def _keep_to_bound(self) -> None:
+        self._sharing.limit(self._directory)  # told before the journals go
+        for table in self._tables.values():
+            table.drop_below(self._directory.bound)
 
-        From any thread; never torn, never waits for applies.
+    def publish(self, state: ReplicaState, *, serving: bool) -> None:
+        """Tell readers in other processes the version vector that the rows contain, and whether they may be read."""
+        self._sharing.publish(state, serving=serving)
 
-        Raises:
-            StateUnavailable: `as_of` is withdrawn or below the bound.
-        """
-        if as_of is None:
-            return self._table(table).reader.lookup(keys)
-        self._directory.check_state(as_of)
-        found = self._table(table).reader.lookup(keys, as_of)
-        self._directory.check_state(as_of)  # its journals may have gone while they were read
-        return found
-
-    def items(self, table: str, as_of: int | None = None) -> Iterator[tuple[UInt64s, Int32s]]:
-        """All rows that are not zero, in runs of keys uint64[N] and rows int32[N, dim]."""
-        arena, index = self._table(table).arena, self._table(table).index
-        for start in range(0, arena.top, _ITEMS_AT_ONCE):
-            keys = arena.keys[start : min(start + _ITEMS_AT_ONCE, arena.top)].copy()
-            keys = keys[index.find_shared(keys) == np.arange(start, start + len(keys))]  # the others' slots are free
-            rows, found = self.lookup(table, keys, as_of)
-            yield keys[found], rows[found]
-
-    def checksum(self, table: str, as_of: int | None = None) -> int:
-        """`schemas.hashing.checksum` over all rows, now or at the start of epoch `as_of`."""
-        return sum(checksum(table, keys, rows) for keys, rows in self.items(table, as_of)) % (1 << 64)
-
-    def row_count(self, table: str) -> int:
-        """Rows that are not zero."""
-        return sum(len(keys) for keys, _ in self.items(table))
+    def reader_handle(self) -> ReaderHandle:
+        """How another process of this machine attaches to the rows; see `local_store`."""
+        return self._sharing.handle(self._tables)
 
     @property
     def flushed(self) -> ReplicaState | None:
@@ -230,13 +199,11 @@ class Store:
         """Whether it is time to flush: rows enough have changed, or time enough has passed, and none is under way."""
         if self._flusher.busy:
             return False
-        if self._last_flush_s is None:
-            self._last_flush_s = now_s
+        self._due_s = now_s + _FLUSH_INTERVAL_S if self._due_s is None else self._due_s
         full = self._touched >= _FLUSH_ROWS or over_budget(self._tables, self._memory)
-        if not full and now_s - self._last_flush_s < _FLUSH_INTERVAL_S:
-            return False
-        self._last_flush_s = now_s
-        return True
+        due = full or now_s >= self._due_s
+        self._due_s = None if due else self._due_s
+        return due
 
     def begin_flush(self, state: ReplicaState) -> None:
         """Capture rows, journals and `state` as they are now; they become durable in the background, in one commit.
@@ -272,6 +239,7 @@ class Store:
         try:
             self._settle(wait=True)
         finally:
+            self._sharing.close()
             for table in self._tables.values():
                 table.close()
             self._durable.close()
@@ -284,20 +252,3 @@ class Store:
             self._flusher.drop_empty(self._directory.bound)
             self.raise_bound(relieve(self._tables, self._directory, self._memory))
         return done
-
-    def _table(self, name: str) -> Table:
-        try:
-            return self._tables[name]
-        except KeyError:
-            hint = f"its tables: {', '.join(self._tables) or 'none'}"
-            raise ConfigurationError(f"model {self._model.name} has no table {name!r}", hint=hint) from None
-
-    def _check_room(self, table: Table, keys: UInt64s) -> None:
-        room = self._memory - self.memory_bytes()
-        if table.most(len(keys)) <= room or table.growth(keys) <= room:
-            return
-        raise MemoryExhausted(
-            f"model {self._model.name}: {len(keys)} rows of table {table.declaration.name} do not fit into "
-            f"{self._memory} bytes, {self.memory_bytes()} are in use",
-            hint="give the store more --memory, fewer --shards, or expire rows",
-        )

@@ -20,7 +20,7 @@ from ekko.storage.journal import ENTRY_BYTES, JournalPool, journal_columns
 from ekko.storage.memory import Array, Segment
 from ekko.storage.merging import sum_duplicates
 from ekko.storage.prefault import Prefaulter
-from ekko.storage.reading import TableReader, nonzero_rows
+from ekko.storage.reading import Bools, TableReader, nonzero_rows
 from ekko.storage.scatter import scatter
 
 _RUN = 2048
@@ -170,7 +170,8 @@ class Table:
         if len(gone):
             self.index.remove(arena.keys.take(gone))
             arena.free(gone)
-        return slots[idle & (entries >= 0)]
+        named: Slots = slots[idle & (entries >= 0)]
+        return named
 
     def _write(self, slots: Slots, deltas: Int32s, label: int, *, journal: bool) -> None:
         newest = self.arena.newest.take(slots)
@@ -251,7 +252,8 @@ class Table:
         slots = pool.slots.take(entries).astype(np.int64) - 1
         older = pool.follow(pool.previous.take(entries), slots, np.full(len(entries), source))
         both = (older >= 0) & (pool.labels.take(np.maximum(older, 0)) == target)
-        kept, doubles = entries[both], older[both]
+        kept: Slots = entries[both]
+        doubles: Slots = older[both]
         versions = arena.begin_write(slots)
         newer = pool.places.take(kept)
         pool.places[kept] = pool.places.take(doubles)
@@ -281,6 +283,7 @@ class Table:
 
 
 def distinct(numbers: Array) -> Slots:
-    """Distinct values, ascending, as int64 (a vectorised sort; `np.unique` hashes, ten times slower)."""
-    ordered = np.sort(numbers).astype(np.int64)
-    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if len(ordered) else ordered
+    """Distinct values of numbers >= 0, ascending, as int64; `np.unique` hashes, which takes ten times as long."""
+    ordered: Slots = np.sort(numbers).astype(np.int64)
+    first: Bools = np.diff(ordered, prepend=-1) != 0
+    return ordered[first]

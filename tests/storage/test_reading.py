@@ -1,0 +1,155 @@
+"""Reads beside a writer at full speed: in threads and in other processes, now and as of a state; never a torn row."""
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.epochs import EpochRange
+from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady, StateUnavailable
+from ekko.schemas.replicas import ReplicaState
+from ekko.storage.local_store import LocalStore
+from ekko.storage.store import Store
+from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
+
+ROWS = 5_000
+WRITING_S = 2.0
+
+
+def write_for(store: Store, seconds: float, epoch: int) -> int:
+    """Apply blocks with growing keys, late deltas and undos for a while; the number of blocks."""
+    random = np.random.default_rng(1)
+    blocks, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        keys = np.unique(random.integers(0, ROWS + blocks, 2000)).astype(np.uint64)
+        store.apply("embedding", epoch, epoch - blocks % 2, keys, uniform_deltas(len(keys), blocks % 7 + 1))
+        blocks += 1
+        if blocks % 50 == 0:
+            store.undo(EpochRange(epoch, epoch))
+            epoch += 1
+    return blocks
+
+
+def fill(store: Store) -> None:
+    store.apply("embedding", 1, 1, np.arange(ROWS, dtype=np.uint64), uniform_deltas(ROWS, 3))
+    store.publish(store.state, serving=True)
+
+
+def test_threads_never_see_half_a_row_nor_a_past_that_changes(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        fill(store)
+        stop = threading.Event()
+        torn: list[int] = []
+
+        def read(as_of: int | None) -> None:
+            random = np.random.default_rng(as_of)
+            while not stop.is_set():
+                keys = random.integers(0, ROWS, 500).astype(np.uint64)
+                rows, found = store.lookup("embedding", keys, as_of)
+                expected = rows[:, :1] if as_of is None else 3
+                torn.append(int((rows != expected).sum()) + int((~found).sum()))
+
+        readers = [threading.Thread(target=read, args=(as_of,)) for as_of in (None, None, 2)]
+        for reader in readers:
+            reader.start()
+        blocks = write_for(store, WRITING_S, 4)
+        stop.set()
+        for reader in readers:
+            reader.join()
+        assert blocks > 20
+        assert len(torn) > 20
+        assert sum(torn) == 0
+
+
+def test_processes_never_see_half_a_row_nor_a_past_that_changes(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        fill(store)
+        store.publish(_complete(store, 2), serving=True)
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.storage.reading_process", str(tmp_path), str(ROWS), *as_of],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for as_of in ([], ["2"])
+        ]
+        outcomes = []
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "reading\n"
+        write_for(store, WRITING_S, 4)
+        for reader in readers:
+            output, _ = reader.communicate(timeout=30)
+            outcomes.append([int(number) for number in output.split()])
+        for read, torn, changed in outcomes:
+            assert read > 1000
+            assert torn == 0
+            assert changed == 0
+
+
+def _complete(store: Store, state: int) -> ReplicaState:
+    positions = {shard: replace(position, complete=state) for shard, position in store.state.shards.items()}
+    return replace(store.state, shards=positions)
+
+
+def test_a_local_reader_gets_what_the_store_holds_and_its_version_vector(tmp_path: Path) -> None:
+    with opened(tmp_path / "replica" / "store") as store:
+        store.apply("embedding", 0, 0, keys_of(1, 2), uniform_deltas(2, 5))
+        local = LocalStore(tmp_path, "ctr")
+        with pytest.raises(NotReady):
+            local.lookup("embedding", keys_of(1))
+        store.publish(store.state, serving=True)
+        reply = local.lookup("embedding", keys_of(1, 3))
+        assert reply.rows[:, 0].tolist() == [5, 0]
+        assert reply.found.tolist() == [True, False]
+        with pytest.raises(ConfigurationError):
+            local.lookup("nothing", keys_of(1))
+        with pytest.raises(StateUnavailable):
+            local.lookup("embedding", keys_of(1), as_of=1)
+        local.close()
+
+
+def test_a_local_reader_hears_of_bounds_and_withdrawn_states(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        fill(store)
+        store.publish(_complete(store, 9), serving=True)
+        local = LocalStore(tmp_path, "ctr")
+        assert local.lookup("embedding", keys_of(1), as_of=1).rows[0, 0] == 0
+        store.raise_bound(2)
+        store.withdraw([EpochRange(4, 5)])
+        for state in (1, 4, 5):
+            with pytest.raises(StateUnavailable):
+                local.lookup("embedding", keys_of(1), as_of=state)
+        assert local.lookup("embedding", keys_of(1), as_of=6).rows[0, 0] == 3
+        local.close()
+
+
+def test_a_local_reader_finds_the_store_again_after_a_restart_and_a_new_table(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    fill(store)
+    local = LocalStore(tmp_path, "ctr")
+    assert local.lookup("embedding", keys_of(1)).rows[0, 0] == 3
+    store.flush(store.state)
+    store.close()
+    with pytest.raises((ConnectionFailed, NotReady)):
+        local.lookup("embedding", keys_of(1))
+    with opened(tmp_path / "store") as again:
+        again.publish(again.state, serving=True)
+        assert local.lookup("embedding", keys_of(1)).rows[0, 0] == 3
+        again.add_table(TableDeclaration("bias", 1))
+        again.apply("bias", 1, 1, keys_of(8), uniform_deltas(1, 9, dim=1))
+        assert local.lookup("bias", keys_of(8)).rows.tolist() == [[9]]
+        assert local.model == replace(MODEL, tables=(*MODEL.tables, TableDeclaration("bias", 1)))
+    local.close()
+
+
+def test_without_a_store_the_error_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no store of model ctr"):
+        LocalStore(tmp_path, "ctr")
