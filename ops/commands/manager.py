@@ -11,6 +11,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: ekko manager --bootstrap 127.0.0.1:9092 --epoch-interval 30")
 def manager(
+    *,
     bootstrap: Bootstrap = None,
     config: Config = None,
     epoch_interval: Annotated[
@@ -19,6 +20,9 @@ def manager(
     healthy_after: Annotated[
         float, typer.Option(min=0, help="Seconds that a state must be complete in all regions to count as healthy.")
     ] = 60.0,
+    rollbacks_an_hour: Annotated[
+        int, typer.Option(min=0, help="Automatic rollbacks that a model may have in an hour; 0 for none.")
+    ] = 3,
 ) -> None:
     """Run the state manager until Ctrl-C or SIGTERM.
 
@@ -31,6 +35,10 @@ def manager(
 
     stop = stop_on_signals()
     settings = load(config, bootstrap=bootstrap, epoch_interval_s=epoch_interval)
-    chosen = ManagerSettings(epoch_interval_s=settings.epoch_interval_s, healthy_after_s=healthy_after)
+    chosen = ManagerSettings(
+        epoch_interval_s=settings.epoch_interval_s,
+        healthy_after_s=healthy_after,
+        rollbacks_an_hour=rollbacks_an_hour,
+    )
     central = central_cluster(settings)
     StateManager(central, settings=chosen, connect=lambda region: region_cluster(settings, region)).run(stop)

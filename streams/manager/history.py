@@ -14,6 +14,7 @@ from ekko.schemas.codec import Kind, kind_of
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import FormatError, FormatTooNew, GapError
+from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, Partition, Record, read_all
 from ekko.streams.manager.barriers import beginning
 
@@ -99,6 +100,12 @@ def read_states(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> di
         if isinstance(message, ModelState) and message.incarnation == model.incarnation:
             found[message.epoch] = message
     return dict(sorted(found.items()))
+
+
+def read_audit(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> list[AuditEntry]:
+    """The model's audit trail, oldest first."""
+    messages = (codec.decode(record.value) for record in read_all(cluster, topics.audit(model.name)) if record.value)
+    return [message for message in messages if isinstance(message, AuditEntry)]
 
 
 def state_of(model: ModelDeclaration, barrier: Barrier, offsets: tuple[int, ...]) -> ModelState:

@@ -5,13 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
 from ekko.streams.manager.members import Connect
 from ekko.streams.manager.model import ModelManager
-from ekko.streams.manager.progress import region_progress
 from ekko.streams.manager.regions import Regions
 from ekko.streams.manager.settings import ManagerSettings
 
@@ -54,8 +52,9 @@ class StateManager:
         """
         self._follow_catalogue(now_s)
         wrote = False
+        regions = self._regions.now()
         for manager in self.models.values():
-            wrote = manager.step(now_s, self._complete(manager.model)) or wrote
+            wrote = manager.step(now_s, regions) or wrote
         return wrote
 
     def listen(self) -> bool:
@@ -82,12 +81,6 @@ class StateManager:
             manager.close()
         self._regions.close()
         self._catalogue.close()
-
-    def _complete(self, model: ModelDeclaration) -> dict[str, int]:
-        return {
-            name: region_progress(region.members, model, region.incarnation).readable
-            for name, region in self._regions.now().items()
-        }
 
     def _follow_catalogue(self, now_s: float) -> None:
         if now_s < self._catalogue_due_s:

@@ -8,7 +8,10 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, EkkoError, Fenced, TransactionAborted
 from ekko.streams.log import Cluster, Partition, Reader, read_all
+from ekko.streams.manager.automatic import AutomaticRollback
 from ekko.streams.manager.history import barrier_in
+from ekko.streams.manager.progress import region_progress
+from ekko.streams.manager.rollback import Region
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.manager.verdicts import Probation
@@ -43,22 +46,23 @@ class ModelManager:
         self._catalogue_end = catalogue_end
         self._probation = Probation(settings.healthy_after_s)
         self._watch: Reader | None = None
+        self._automatic: AutomaticRollback | None = None
         self._active_s = 0.0
         self._claimed = False
         self._due_s = 0.0
         self._retry_at_s = 0.0
 
-    def step(self, now_s: float, complete: Mapping[str, int]) -> bool:
+    def step(self, now_s: float, regions: Mapping[str, Region]) -> bool:
         """Do what is due; returns whether anything was written.
 
         Args:
             now_s: seconds since 1970.
-            complete: for every region of the catalogue, the last state complete there.
+            regions: every region of the catalogue.
         """
         if now_s < self._retry_at_s:
             return False
         try:
-            wrote = self._lead(self.tenure, now_s, complete) if self.tenure is not None else self._stand_by(now_s)
+            wrote = self._lead(self.tenure, now_s, regions) if self.tenure is not None else self._stand_by(now_s)
         except Fenced:
             _log.warning("model %s: another manager took over; standing by", self.model.name)
             self._step_down(now_s)
@@ -89,18 +93,31 @@ class ModelManager:
             self._watch.close()
             self._watch = None
 
-    def _lead(self, tenure: Tenure, now_s: float, complete: Mapping[str, int]) -> bool:
-        wrote = False
+    def _lead(self, tenure: Tenure, now_s: float, regions: Mapping[str, Region]) -> bool:
+        wrote = self._follow_monitor(tenure, now_s, regions)
         if now_s >= self._due_s:
             state = tenure.write_barrier(self._catalogue_end(), now_s)
             self._due_s = now_s + self._settings.epoch_interval_s
             _log.info("model %s: state %d at offsets %s", self.model.name, state.epoch, list(state.offsets))
             wrote = True
+        complete = {
+            name: region_progress(region.members, self.model, region.incarnation).readable
+            for name, region in regions.items()
+        }
         healthy = self._probation.passed(tenure.states.values(), complete, now_s)
         if healthy:
             tenure.write_states(healthy)
             _log.info("model %s: states %s are healthy", self.model.name, [state.epoch for state in healthy])
         return wrote or bool(healthy)
+
+    def _follow_monitor(self, tenure: Tenure, now_s: float, regions: Mapping[str, Region]) -> bool:
+        if self._automatic is None:
+            limit = self._settings.rollbacks_an_hour
+            self._automatic = AutomaticRollback(self._cluster, self._codec, self.model, limit)
+        rolled_back = self._automatic.step(tenure, regions, self._catalogue_end, now_s)
+        if rolled_back:
+            self._due_s = now_s + self._settings.epoch_interval_s
+        return rolled_back
 
     def _stand_by(self, now_s: float) -> bool:
         if not self._claimed:
@@ -143,6 +160,9 @@ class ModelManager:
         if self.tenure is not None:
             self.tenure.close()
             self.tenure = None
+        if self._automatic is not None:
+            self._automatic.close()
+            self._automatic = None
 
     def _pause(self, error: Exception, now_s: float) -> None:
         if self.failure is None or str(self.failure) != str(error):

@@ -13,6 +13,7 @@ class ManagerSettings:
         epoch_interval_s: seconds between two barriers of a model.
         healthy_after_s: a candidate is healthy when it has been complete in all regions, unsuspected, for so long.
         takeover_factor: a standby takes over when no barrier came for this many epoch intervals.
+        rollbacks_an_hour: how many automatic rollbacks of a model an hour may have; 0 for none at all.
         retry_s: pause after a failure of broker or log before the same model is tried again.
         catalogue_interval_s: how often new models and regions are looked for.
     """
@@ -20,6 +21,7 @@ class ManagerSettings:
     epoch_interval_s: float = 30.0
     healthy_after_s: float = 60.0
     takeover_factor: float = 1.5
+    rollbacks_an_hour: int = 3
     retry_s: float = 1.0
     catalogue_interval_s: float = 1.0
 

@@ -9,12 +9,14 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
+from ekko.schemas.replicas import Member, ReplicaState, ShardPosition
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.manager.history import read_states
+from ekko.streams.manager.rollback import Region
 from ekko.streams.memory_broker import MemoryBroker
 from ekko.streams.memory_faults import Faults
 from ekko.streams.memory_log import MemoryCluster
@@ -102,3 +104,11 @@ def faulty(world: World, faults: Faults) -> MemoryCluster:
     """Another process's connection to the same memory broker."""
     assert isinstance(world.cluster, MemoryCluster)
     return MemoryCluster(world.cluster.broker, faults)
+
+
+def complete_at(world: World, state: int, bound: int = 0) -> Region:
+    """A region whose one replica is complete at `state`."""
+    assert world.model.incarnation is not None
+    shards = {shard: ShardPosition(complete=state) for shard in range(SHARDS)}
+    vector = ReplicaState(world.model.name, world.model.incarnation, 1, shards, bound=bound)
+    return Region(1, (Member("r", "0", "localhost:1", True, 0, 0, (vector,), (vector,)),))

@@ -15,7 +15,7 @@ from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.memory_faults import Fate, Faults
 
-from .conftest import World, faulty
+from .conftest import World, complete_at, faulty
 
 SETTINGS = ManagerSettings(epoch_interval_s=10, healthy_after_s=30)
 
@@ -101,7 +101,7 @@ def test_another_incarnation_begins_anew(world: World) -> None:
 def test_candidates_become_healthy(world: World) -> None:
     one = manager(world)
     for now_s in (1000, 1000, 1001, 1031):
-        one.step(now_s, {"east": 1, "west": 1})
+        one.step(now_s, {"east": complete_at(world, 1), "west": complete_at(world, 1)})
     one.close()
     assert world.states()[1].verdict is Verdict.HEALTHY
 
@@ -141,7 +141,7 @@ class Once(Faults):
 def test_whatever_becomes_of_a_transaction_epochs_are_contiguous(memory: World, fate: Fate, number: int) -> None:
     one = manager(memory, faulty(memory, Once(number, fate)))
     for second in range(0, 60, 2):
-        one.step(1000.0 + second, {"east": 9})
+        one.step(1000.0 + second, {"east": complete_at(memory, 9)})
     one.close()
     epochs = memory.epochs()
     assert epochs[0] == list(range(1, len(epochs[0]) + 1))

@@ -1,0 +1,1 @@
+"""Judging a model's health from signals: buckets of event time, detectors, hysteresis, proposals. Pure."""

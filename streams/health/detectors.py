@@ -1,0 +1,122 @@
+"""Detectors behind one interface: each looks at one bucket after the other and says what is wrong, or nothing."""
+
+from collections import deque
+from math import isfinite
+from statistics import median
+from typing import Protocol
+
+from ekko.streams.health.buckets import Bucket, Total
+
+GRADIENTS = "gradient_norm"
+
+
+class Detector(Protocol):
+    """One kind of trouble.
+
+    Attributes:
+        grave: whether this trouble alone may call for a rollback; else it only makes a model suspect.
+    """
+
+    grave: bool
+
+    def update(self, bucket: Bucket) -> str | None:
+        """What is wrong as of this bucket, in words; None if nothing is, or nothing can be said."""
+
+
+class GuardBand:
+    """The live cohort is worse than the baseline by more than a share of it.
+
+    Args:
+        metric: one of which more is worse (log_loss); or, with `higher_is_better`, of which less is (auc, ctr).
+        band: share of the baseline's mean.
+        window: buckets over which both means are taken.
+        min_count: observations of each cohort below which nothing is said.
+    """
+
+    grave = True
+
+    def __init__(
+        self, metric: str, *, band: float = 0.1, window: int = 5, min_count: float = 200, higher_is_better: bool = False
+    ) -> None:
+        self._metric, self._band, self._min_count = metric, band, min_count
+        self._sign = -1.0 if higher_is_better else 1.0
+        self._recent: deque[tuple[Total, Total]] = deque(maxlen=window)
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`."""
+        self._recent.append((bucket.total(self._metric), bucket.total(self._metric, "baseline")))
+        live = sum((pair[0] for pair in self._recent), Total())
+        baseline = sum((pair[1] for pair in self._recent), Total())
+        if min(live.count, baseline.count) < self._min_count:
+            return None
+        worse = self._sign * (live.mean - baseline.mean)
+        if worse <= self._band * abs(baseline.mean):  # false for NaN: that is an alarm, too
+            return None
+        return f"{self._metric} is {live.mean:.4g} live and {baseline.mean:.4g} at the baseline"
+
+
+class Jump:
+    """A metric's mean in a bucket is many times the median of the buckets before, or not a number.
+
+    Args:
+        factor: how many times.
+        history, min_history: buckets that make the median, and below which nothing is said.
+    """
+
+    grave = True
+
+    def __init__(self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 5) -> None:
+        self._metric, self._factor, self._min_history = metric, factor, min_history
+        self._usual: deque[float] = deque(maxlen=history)
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`; buckets that jump do not become part of what is usual."""
+        total = bucket.total(self._metric)
+        if not total.count:
+            return None
+        if not isfinite(total.mean):
+            return f"{self._metric} is {total.mean}"
+        if len(self._usual) >= self._min_history and total.mean > self._factor * median(self._usual):
+            return f"{self._metric} is {total.mean:.4g}, usually {median(self._usual):.4g}"
+        self._usual.append(total.mean)
+        return None
+
+
+class Rate:
+    """There are many times more observations of a metric a bucket than usual."""
+
+    grave = False
+
+    def __init__(self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 10) -> None:
+        self._metric, self._factor, self._min_history = metric, factor, min_history
+        self._usual: deque[float] = deque(maxlen=history)
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`."""
+        count = bucket.total(self._metric).count
+        if len(self._usual) >= self._min_history and count > self._factor * median(self._usual) > 0:
+            return f"{count:.0f} observations of {self._metric}, usually {median(self._usual):.0f}"
+        self._usual.append(count)
+        return None
+
+
+class Silence:
+    """A metric that used to come no longer does: its source is dead or cut off.
+
+    Args:
+        after_s: seconds of event time without it.
+    """
+
+    grave = False
+
+    def __init__(self, metric: str, *, after_s: float = 30.0) -> None:
+        self._metric, self._after_s = metric, after_s
+        self._heard_s: float | None = None
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`."""
+        if bucket.total(self._metric).count:
+            self._heard_s = bucket.start_s
+        if self._heard_s is None or bucket.start_s - self._heard_s < self._after_s:
+            return None
+        return f"no {self._metric} for {bucket.start_s - self._heard_s:.0f} s"

@@ -1,0 +1,99 @@
+"""Carrying out the policy: proposals of the monitor in, verdicts and rollbacks out."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from ekko.schemas import topics
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import FormatError
+from ekko.schemas.signals import AuditEntry, Signal
+from ekko.streams.health.proposals import Proposal, from_signal
+from ekko.streams.log import Cluster, Partition
+from ekko.streams.manager.barriers import rolling_back
+from ekko.streams.manager.history import Decoder, read_audit
+from ekko.streams.manager.policy import Alarm, RollBack, answer, suspected
+from ekko.streams.manager.rollback import Region, plan_rollback
+from ekko.streams.manager.tenure import Tenure
+
+_log = logging.getLogger(__name__)
+
+ACTOR = "state manager"
+
+
+class ProposalReader:
+    """Reads a model's signals from now on, and keeps the monitor's last proposal."""
+
+    def __init__(self, cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> None:
+        self._codec = codec
+        partition = Partition(topics.signals(model.name), 0)
+        self._reader = cluster.reader()
+        self._reader.assign({partition: cluster.bounds([partition])[partition].end})
+
+    def poll(self) -> Proposal | None:
+        """The newest proposal that came since the last call."""
+        newest: Proposal | None = None
+        for record in self._reader.poll(0.0):
+            try:
+                message = self._codec.decode(record.value)
+            except FormatError:
+                continue  # the monitor counts and reports it
+            if isinstance(message, Signal):
+                newest = from_signal(message) or newest
+        return newest
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._reader.close()
+
+
+class AutomaticRollback:
+    """Follows the proposals about one model for as long as its tenure is held.
+
+    Args:
+        limit: automatic rollbacks that an hour may have.
+    """
+
+    def __init__(self, cluster: Cluster, codec: Decoder, model: ModelDeclaration, limit: int) -> None:
+        self._model, self._limit = model, limit
+        self._alarm = ""
+        audit = read_audit(cluster, codec, model)
+        self._rollbacks_us = [entry.at_us for entry in audit if (entry.action, entry.actor) == ("rollback", ACTOR)]
+        self._proposals = ProposalReader(cluster, codec, model)
+
+    def step(
+        self, tenure: Tenure, regions: Mapping[str, Region], catalogue_end: Callable[[], int], now_s: float
+    ) -> bool:
+        """Take in what the monitor proposes; returns whether the model was rolled back. Raises as `Tenure`.
+
+        An automatic rollback is never forced: a region of which no replica can undo so far is a reason for an alarm.
+        """
+        proposal = self._proposals.poll()
+        if proposal is None:
+            return False
+        now_us = int(now_s * 1e6)
+        tenure.write_states(suspected(list(tenure.states.values()), proposal, now_us))
+        action = answer(proposal, tenure.barrier, tenure.states, self._rollbacks_us, now_us=now_us, limit=self._limit)
+        if isinstance(action, RollBack):
+            plan = plan_rollback(self._model, tenure.barrier, tenure.states, regions, action.to)
+            if not plan.obstacles:
+                self._roll_back(tenure, plan.to, proposal, catalogue_end(), now_s)
+                return True
+            action = Alarm("; ".join(plan.obstacles))
+        if isinstance(action, Alarm) and action.why != self._alarm:
+            self._alarm = action.why
+            _log.critical("model %s is corrupt and needs a person: %s", self._model.name, action.why)
+        return False
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._proposals.close()
+
+    def _roll_back(self, tenure: Tenure, to: int, proposal: Proposal, catalogue_end: int, now_s: float) -> None:
+        now_us = int(now_s * 1e6)
+        details = {"to": str(to), "since_us": str(proposal.since_us)}
+        entry = AuditEntry(self._model.name, "rollback", ACTOR, proposal.reason, now_us, details)
+        self._rollbacks_us.append(now_us)  # first, so that one whose fate is unknown counts
+        state = tenure.write_barrier(catalogue_end, now_s, rolling_back(to), entry)
+        _log.critical(
+            "model %s rolled back to state %d by barrier %d: %s", self._model.name, to, state.epoch, entry.reason
+        )

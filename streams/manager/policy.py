@@ -1,0 +1,78 @@
+"""What the state manager does about the monitor's proposals, by itself (pure)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ekko.schemas.epochs import Barrier, ModelState, Verdict
+from ekko.streams.health.proposals import Proposal
+from ekko.streams.manager.verdicts import last_healthy
+
+_HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Roll back to this state."""
+
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A person is needed: nothing that the policy may do is left."""
+
+    why: str
+
+
+def suspected(states: Sequence[ModelState], proposal: Proposal, now_us: int) -> list[ModelState]:
+    """States that change with a proposal: candidates become suspect with an alarm, and candidates again after it.
+
+    A state is a candidate for as long as its probation, so whatever was learnt shortly before the alarm is covered.
+    """
+    if proposal.verdict is Verdict.HEALTHY:
+        changes = {Verdict.SUSPECT: Verdict.CANDIDATE}
+    else:
+        changes = {Verdict.CANDIDATE: Verdict.SUSPECT}
+    reason = "" if proposal.verdict is Verdict.HEALTHY else proposal.reason
+    return [
+        replace(state, verdict=changes[state.verdict], reason=reason, changed_us=now_us)
+        for state in states
+        if state.verdict in changes
+    ]
+
+
+def answer(
+    proposal: Proposal,
+    barrier: Barrier,
+    states: Mapping[int, ModelState],
+    rollbacks_us: Sequence[int],
+    *,
+    now_us: int,
+    limit: int,
+) -> RollBack | Alarm | None:
+    """What is to be done about a proposal.
+
+    Args:
+        rollbacks_us: when automatic rollbacks were done.
+        limit: how many of them an hour may have.
+    """
+    if proposal.verdict is not Verdict.CORRUPT or proposal.since_us <= _last_rollback_us(barrier, states):
+        return None  # nothing grave, or an episode about which something was done
+    recent = [done for done in rollbacks_us if now_us - done < _HOUR_US]
+    if len(recent) >= limit:
+        return Alarm(f"{len(recent)} automatic rollbacks within an hour, {limit} are allowed: {proposal.reason}")
+    # A state to which the model was returned within the hour, and that went bad again, was not healthy after all.
+    tried = {void.first for void in barrier.voids[-len(recent) :]} if recent else set()
+    earliest = min(tried, default=barrier.epoch + 1)
+    target = last_healthy(state for state in states.values() if state.epoch < earliest)
+    if target is None:
+        return Alarm(f"no healthy state to return to: {proposal.reason}")
+    return RollBack(target.epoch)
+
+
+def _last_rollback_us(barrier: Barrier, states: Mapping[int, ModelState]) -> int:
+    """When the model was last rolled back, by whomever; 0 if never."""
+    if not barrier.voids:
+        return 0
+    opened = states.get(barrier.voids[-1].last + 1)
+    return opened.written_us if opened is not None else barrier.written_us
