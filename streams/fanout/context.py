@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.streams.fanout.budget import Budget
+from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.shared_catalogue import SharedCatalogue
 from ekko.streams.fanout.sorting import Sorter
@@ -20,4 +21,5 @@ class RegionContext:
     catalogue: SharedCatalogue
     sorter: Sorter
     budget: Budget
+    memory: MemoryBound
     settings: FanoutSettings

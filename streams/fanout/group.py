@@ -13,6 +13,7 @@ from ekko.streams.fanout import metrics
 from ekko.streams.fanout.admission import Reason
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.intake import Refusal
+from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
 from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWriter
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _POLL_RECORDS = 200
 _TRANSACTION_S = 0.2
 _LEAST_TRANSACTION_BYTES = 64 * 1024
+_BUSY_POLL_S = 0.005
 _CALM_S = 30.0
 
 
@@ -33,6 +35,7 @@ class GroupFanout:
         self.halted: dict[int, EkkoError] = {}
         self._context = context
         self._shards: dict[int, ShardFanout] = {}
+        self._recomputations: dict[int, Recomputation] = {}
         self._reader: Reader | None = None
         self._writer: TransactionalWriter | None = None
         self._retry_at_s = 0.0
@@ -57,8 +60,10 @@ class GroupFanout:
         for client in (self._reader, self._writer):
             if client is not None:
                 client.close()
+        for recomputation in self._recomputations.values():
+            recomputation.close()
         self._reader = self._writer = None
-        self._shards = {}
+        self._shards, self._recomputations = {}, {}
 
     # ---- taking over -------------------------------------------------------------------------------------------------
 
@@ -112,14 +117,25 @@ class GroupFanout:
         batches = self._plan(now_s)
         if batches:
             self._write(batches, now_s)
+        recomputed = self._recompute()
         self._report()
-        return took or bool(batches)
+        return took or recomputed or bool(batches)
+
+    def _recompute(self) -> bool:
+        """Go on with computing again what was forgotten at the memory bound."""
+        for number, shard in self._shards.items():
+            arrival = shard.recomputable()
+            if number not in self._recomputations and arrival is not None:
+                self._recomputations[number] = Recomputation(self._context, self.model, shard, arrival)
+        done = [recomputation.step() for recomputation in self._recomputations.values()]
+        self._recomputations = {at: each for at, each in self._recomputations.items() if not each.finished}
+        return any(done)
 
     def _read(self, now_s: float) -> bool:
         """Read until nothing is there, a transaction is full, or a barrier ends the batch."""
         assert self._reader is not None
-        waiting = self._context.budget.limited and any(shard.pending.rows for shard in self._shards.values())
-        timeout_s = min(self._context.settings.poll_s, 0.01) if waiting else self._context.settings.poll_s
+        waiting = any(shard.pending.rows or shard.recomputable() is not None for shard in self._shards.values())
+        timeout_s = min(self._context.settings.poll_s, _BUSY_POLL_S) if waiting else self._context.settings.poll_s
         taken_bytes, barrier = 0, False
         while taken_bytes < self._transaction_bytes and not barrier:
             records = self._reader.poll(timeout_s, _POLL_RECORDS)
@@ -190,7 +206,7 @@ class GroupFanout:
         took_s = time.monotonic() - started_s
         for place, offset in zip(lanes, offsets, strict=True):
             if place is not None:
-                self._shards[place[0]].committed({place[1]: offset + 1})
+                self._shards[place[0]].sequencer.committed({place[1]: offset + 1})
         self._context.budget.spend(sent[Lane.EXPRESS], sent[Lane.BULK], now_s)
         metrics.TRANSACTION_SECONDS.labels(*self._labels[:2]).observe(took_s)
         self._adapt(took_s)
@@ -244,5 +260,6 @@ class GroupFanout:
         shards = self._shards.values()
         metrics.PENDING_ROWS.labels(*self._labels).set(sum(shard.pending.rows for shard in shards))
         metrics.PENDING_BYTES.labels(*self._labels).set(sum(shard.pending.nbytes for shard in shards))
+        metrics.FORGOTTEN.labels(*self._labels).set(sum(len(shard.forgotten) for shard in shards))
         metrics.HELD.labels(*self._labels).set(sum(shard.intake.held for shard in shards))
         metrics.HALTED.labels(*self._labels).set(len(self.halted))

@@ -78,10 +78,22 @@ class Intake:
         self.position = settled.offset
         self._learn_voids(barrier)
 
+    def at_epoch(self, epoch: int) -> "Intake":
+        """Another one at the beginning of an epoch that has ended, to read it again with what is known now."""
+        again = Intake(self._admission, voids=self.voids)
+        again.epoch, settled = self._opened[epoch]
+        again.position = settled.offset
+        again._opened = {opened: entry for opened, entry in self._opened.items() if opened >= epoch}
+        return again
+
     @property
     def held(self) -> int:
         """Records that wait for the catalogue."""
         return len(self._held)
+
+    def holds(self, arrival: int) -> bool:
+        """Whether a record that arrived in this epoch waits for the catalogue."""
+        return any(held.epoch.epoch == arrival for held in self._held)
 
     @property
     def oldest_held_arrival(self) -> int | None:

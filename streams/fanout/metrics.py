@@ -8,6 +8,7 @@ BYTES = Counter("ekko_fanout_bytes", "Bytes sent to a lane, before compression."
 REJECTED = Counter("ekko_fanout_rejected", "Source records refused.", ["region", "model", "reason"])
 PENDING_ROWS = Gauge("ekko_fanout_pending_rows", "Rows that wait for bandwidth.", ["region", "model", "group"])
 PENDING_BYTES = Gauge("ekko_fanout_pending_bytes", "Memory of rows that wait.", ["region", "model", "group"])
+FORGOTTEN = Gauge("ekko_fanout_forgotten_epochs", "Epochs to be computed again.", ["region", "model", "group"])
 HELD = Gauge("ekko_fanout_held", "Source records that wait for the catalogue.", ["region", "model", "group"])
 LAG = Gauge("ekko_fanout_lag_seconds", "Age of the newest source record taken.", ["region", "model", "group"])
 HALTED = Gauge(

@@ -1,6 +1,6 @@
 """Bulk rows that wait for bandwidth: one exact sum a key and (arrival epoch, effective epoch)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -146,7 +146,7 @@ class PendingTable:
 
     def _reserve(self, count: int) -> None:
         if count > len(self._keys):
-            capacity = max(count, 2 * len(self._keys), 1024)
+            capacity = max(count, 2 * len(self._keys), 64)
             self._keys = _grown(self._keys, capacity)
             self._sums = _grown(self._sums, capacity)
             self._created = _grown(self._created, capacity)
@@ -186,11 +186,27 @@ class Pending:
         """The oldest epoch in which something that waits arrived."""
         return min((group.arrival for (group, _), table in self._tables.items() if table.rows), default=None)
 
+    def waits(self, arrival: int) -> bool:
+        """Whether anything waits that arrived in this epoch."""
+        return any(table.rows and group.arrival == arrival for (group, _), table in self._tables.items())
+
+    def drop_arrival(self, arrival: int) -> None:
+        """Forget what arrived in this epoch."""
+        self._tables = {at: table for at, table in self._tables.items() if at[0].arrival != arrival}
+
     def add(self, group: Group, table: str, updates: RowUpdates) -> None:
         """Add deltas to what waits."""
         if (group, table) not in self._tables:
             self._tables[group, table] = PendingTable(updates.deltas.shape[1])
         self._tables[group, table].add(updates)
+
+    def tables(self) -> Mapping[tuple[Group, str], PendingTable]:
+        """Everything, by group and table."""
+        return self._tables
+
+    def adopt(self, other: "Pending") -> None:
+        """Let what waits in `other` wait here: groups of which nothing waits here. `other` is used up."""
+        self._tables |= other.tables()
 
     def subtract(self, group: Group, table: str, keys: UInt64s, deltas: Int32s) -> None:
         """Take back what has been sent.

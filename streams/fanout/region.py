@@ -12,6 +12,7 @@ from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.group import GroupFanout
 from ekko.streams.fanout.instances import Instances, owner
+from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
@@ -66,7 +67,16 @@ class RegionFanout:
         catalogue.refresh(chosen.timeout_s)
         budget = Budget(chosen.bandwidth_bytes_per_s, bulk_share=chosen.bulk_share, now_s=clock())
         sorter = Sorter(chosen.express_percentile, budget, load_score(chosen.score), chosen.score or "ekko")
-        self._context = RegionContext(central, regional, catalogue.region(region), catalogue, sorter, budget, chosen)
+        self._context = RegionContext(
+            central,
+            regional,
+            catalogue.region(region),
+            catalogue,
+            sorter,
+            budget,
+            MemoryBound(chosen.pending_bytes),
+            chosen,
+        )
         self._clock = clock
         self._advice = Advice(self._context)
         self._mirror = RegionMirror(central, regional) if self._context.region.bootstrap else None
@@ -175,6 +185,8 @@ class RegionFanout:
         self.groups = kept | new
         self._retired += dropped
         self._context.budget.set_share(len(mine) / len(everything))
+        # Groups of a model differ by one shard at most.
+        self._context.memory.set_shards(sum(-(-model.shards // model.shard_groups) for model in mine.values()))
 
     def _run_group(self, at: GroupIdentity, stop: threading.Event, failures: list[BaseException]) -> None:
         group = self.groups.get(at)

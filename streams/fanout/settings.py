@@ -17,6 +17,7 @@ class FanoutSettings:
         bulk_max_age_s: bulk that has waited longer is sure of `bulk_share` of the budget.
         express_percentile: a row is express when its score is at or above this percentile of recent scores.
         score: `package.module:function` in place of Ekko's score.
+        pending_bytes: memory for bulk that waits; beyond it bulk is forgotten and later computed again from the log.
         transaction_bytes: a transaction carries about this much at most, so that it stays short.
         poll_s: how long a step waits for source records when nothing else is to be done.
         retry_s: pause before a shard group that failed is taken over again.
@@ -30,6 +31,7 @@ class FanoutSettings:
     bulk_share: float = 0.1
     express_percentile: float = 99.0
     score: str | None = None
+    pending_bytes: int = 1024 * _MIB
     transaction_bytes: int = 8 * _MIB
     poll_s: float = 0.05
     retry_s: float = 1.0

@@ -5,35 +5,19 @@ from dataclasses import dataclass, field, replace
 
 from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.epochs import Barrier, Settled, is_void
+from ekko.schemas.epochs import Settled, is_void
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.limits import MAX_ROWS_A_BLOCK
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.admission import Admission, CatalogueView
 from ekko.streams.fanout.intake import Intake, Refusal
+from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Group, Pending
 from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine
 from ekko.streams.fanout.score import l1_norms
+from ekko.streams.fanout.sequencer import Draft, Sequencer, in_order
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Record
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A lane record before it has its seq: rows of one table and group, or a barrier's marker."""
-
-    lane: Lane
-    group: Group
-    table: str = ""
-    rows: RowUpdates | None = field(default=None, repr=False)
-    barrier: Barrier | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the wire before compression, at most."""
-        if self.rows is None:
-            return PART_BYTES
-        return PART_BYTES + self.rows.wire_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +36,15 @@ class Batch:
 class ShardFanout:
     """Reads a shard's source records, and plans transactions for its region's lanes.
 
-    After `plan` either `committed` is called, or this object is thrown away and another one is rebuilt from the log.
+    After `plan` either `sequencer.committed` is called, or this object is thrown away and another one is rebuilt from
+    the log (`takeover`).
 
     Args:
         model: as declared, with its incarnation.
-        state: what the last committed transaction says, None if there never was one. The source is then to be read from
-            `state.settled.offset` on; see `rebuild`.
+        state: what the last committed transaction says, None if there never was one.
         message_bytes: what a lane topic allows a record.
+        memory: bound of what waits. Bulk that arrives beyond it is forgotten, and computed again from the log when its
+            epoch has ended and there is room (`recomputation`).
     """
 
     def __init__(
@@ -70,49 +56,46 @@ class ShardFanout:
         state: FanoutState | None,
         *,
         message_bytes: int,
+        memory: MemoryBound,
     ) -> None:
-        assert model.incarnation is not None
-        self._model, self._incarnation = model.name, model.incarnation
-        self.shard, self._region_incarnation = shard, region_incarnation
-        self._catalogue = catalogue
+        self._model, self.shard = model.name, shard
+        self._catalogue, self._memory = catalogue, memory
         self._message_bytes = message_bytes
         self.intake = Intake(Admission(model, shard, catalogue), voids=state.voids if state else ())
         self.pending = Pending()
-        self.settled = state.settled if state else Settled()
-        self._seq = state.seq if state else 0
-        self._lane_seq = (
-            {Lane.EXPRESS: state.express_seq, Lane.BULK: state.bulk_seq} if state else dict.fromkeys(Lane, 0)
-        )
-        self._lane_ends = dict.fromkeys(Lane, 0)
-        starts = (state.express_start, state.bulk_start) if state else (0, 0)
-        # Lane offsets at or before which an epoch's records begin; every epoch from the settled one on has its entry.
-        self._starts = {self.settled.epoch: starts}
-        self._marked = self.settled.epoch
+        self.sequencer = Sequencer(model, shard, region_incarnation, state)
+        self.forgotten: set[int] = set()
+        """Arrival epochs of which bulk has been forgotten."""
+
+    @property
+    def settled(self) -> Settled:
+        """The last barrier before which everything that arrived has been sent."""
+        return self.sequencer.settled
 
     # ---- taking over -------------------------------------------------------------------------------------------------
 
-    def subtract_sent(self, block: LaneBlock) -> None:
-        """Rebuilding: take back from `pending` what an earlier writer has sent (its arrival epoch is not settled)."""
-        if block.arrival >= self.settled.epoch and not is_void(block.effective, self.intake.voids) and len(block.keys):
-            self.pending.subtract(Group(block.arrival, block.effective), block.table, block.keys, block.deltas)
-
     def absorb(self) -> None:
         """Rebuilding: everything read so far waits, and earlier writers have sent its markers and refusals."""
-        for (group, table), parts in self.intake.arrivals.items():
-            self.pending.add(group, table, combine(parts))
-        self.intake.arrivals = {}
-        self._starts |= {barrier.epoch: self._starts[self.settled.epoch] for barrier in self.intake.barriers}
+        arrivals, self.intake.arrivals = self.intake.arrivals, {}
+        for (group, table), parts in arrivals.items():
+            self._wait(group, table, combine(parts))
+        self.sequencer.resume([barrier.epoch for barrier in self.intake.barriers])
         self.intake.barriers, self.intake.refusals = [], []
         self.pending.drop(self.intake.voids)
-        self._marked = self.intake.epoch.epoch
+        for arrival in self.forgotten:
+            self.pending.drop_arrival(arrival)
 
-    # ---- reading -----------------------------------------------------------------------------------------------------
+    def subtract_sent(self, block: LaneBlock) -> None:
+        """Rebuilding: take back from what waits what an earlier writer has sent (its arrival epoch is not settled)."""
+        waits = block.arrival >= self.settled.epoch and block.arrival not in self.forgotten
+        if waits and len(block.keys) and not is_void(block.effective, self.intake.voids):
+            self.pending.subtract(Group(block.arrival, block.effective), block.table, block.keys, block.deltas)
+
+    # ---- sending -----------------------------------------------------------------------------------------------------
 
     def read(self, record: Record) -> bool:
         """Take the next source record, see `Intake.read`."""
         return self.intake.read(record)
-
-    # ---- sending -----------------------------------------------------------------------------------------------------
 
     def plan(self, sorter: Sorter, now_s: float, bulk_bytes: float) -> Batch | None:
         """What to write now, None if there is nothing.
@@ -122,33 +105,25 @@ class ShardFanout:
         """
         self.intake.reconsider(self._catalogue.end)
         barriers, self.intake.barriers = self.intake.barriers, []
+        refusals, self.intake.refusals = self.intake.refusals, []
         if any(barrier.voids for barrier in barriers):
             self.pending.drop(self.intake.voids)
         drafts = [Draft(Lane.EXPRESS, Group(barrier.epoch, barrier.epoch), barrier=barrier) for barrier in barriers]
         express, bulk = self._sort_arrivals(sorter, now_s)
-        drafts += express
-        if not self.pending.rows and sum(draft.nbytes for draft in bulk) <= bulk_bytes:
-            drafts += bulk
-        else:
-            for draft in bulk:
-                assert draft.rows is not None
-                self.pending.add(draft.group, draft.table, draft.rows)
-            drafts += [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.pending.take(bulk_bytes)]
-        refusals, self.intake.refusals = self.intake.refusals, []
+        bulk = self._pace(bulk, bulk_bytes)
+        drafts += express + bulk
+        if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
+            # What waited has cancelled out: nothing is to be sent, but that must be told.
+            drafts.append(Draft(Lane.EXPRESS, Group(self.intake.epoch.epoch, self.intake.epoch.epoch)))
         if not drafts and not refusals:
             return None
-        for barrier in barriers:
-            self._starts[barrier.epoch] = self._lane_ends[Lane.EXPRESS], self._lane_ends[Lane.BULK]
-        # A marker stands between what arrived before its barrier and after it; its epoch is settled only from there on.
-        drafts.sort(key=lambda draft: (draft.group.arrival, draft.barrier is None, draft.lane is Lane.BULK))
-        blocks = self._number([part for draft in drafts for part in self._split(draft)])
-        self._forget_settled()
-        used = sum(draft.nbytes for draft in drafts if draft.lane is Lane.BULK)
-        return Batch(blocks, refusals, self._state(), used)
-
-    def committed(self, ends: dict[Lane, int]) -> None:
-        """The planned transaction is in the log; the lanes' records end at these offsets."""
-        self._lane_ends |= ends
+        self.sequencer.open(barriers)
+        drafts = [part for draft in sorted(drafts, key=in_order) for part in self._split(draft)]
+        blocks = self.sequencer.number(drafts, self.intake, self._oldest_unsent())
+        self.intake.forget_before(self.settled.epoch)
+        self.pending.drop_empty(self.intake.epoch.epoch)
+        state = self.sequencer.state(self.intake, self._catalogue.end)
+        return Batch(blocks, refusals, state, sum(draft.nbytes for draft in bulk))
 
     def _sort_arrivals(self, sorter: Sorter, now_s: float) -> tuple[list[Draft], list[Draft]]:
         """Express and bulk of what arrived; what waits for the same keys joins it, and with its score."""
@@ -169,6 +144,26 @@ class ShardFanout:
                     drafts.append(Draft(lane, group, name, part))
         return express, bulk
 
+    def _pace(self, arrived: list[Draft], bulk_bytes: float) -> list[Draft]:
+        """The bulk that may go now; the rest waits."""
+        if not self.pending.rows and sum(draft.nbytes for draft in arrived) <= bulk_bytes:
+            return arrived
+        for draft in arrived:
+            assert draft.rows is not None
+            self._wait(draft.group, draft.table, draft.rows)
+        return [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.pending.take(bulk_bytes)]
+
+    def _wait(self, group: Group, table: str, updates: RowUpdates) -> None:
+        """Let updates wait, or forget them if there is no room: then their whole arrival epoch is computed again."""
+        if not self._memory.has_room(self.pending.nbytes):
+            self.forgotten.add(group.arrival)
+        if group.arrival not in self.forgotten:
+            self.pending.add(group, table, updates)
+
+    def _oldest_unsent(self) -> int:
+        waiting = [self.pending.oldest_arrival, self.intake.oldest_held_arrival, *self.forgotten]
+        return min((arrival for arrival in waiting if arrival is not None), default=self.intake.epoch.epoch)
+
     def _split(self, draft: Draft) -> Iterator[Draft]:
         """Parts that fit a record of the lane topic whatever their values are."""
         if draft.rows is None:
@@ -185,68 +180,15 @@ class ShardFanout:
         for start in range(0, len(draft.rows), limit):
             yield replace(draft, rows=draft.rows.select(slice(start, start + limit)))
 
-    def _number(self, drafts: list[Draft]) -> list[tuple[Lane, LaneBlock]]:
-        """Give seqs, and to each record as settled what is sent with it and before it."""
-        waiting = [self.pending.oldest_arrival, self.intake.oldest_held_arrival]
-        unsent = min((arrival for arrival in waiting if arrival is not None), default=self.intake.epoch.epoch)
-        oldest_after: list[int] = []
-        for draft in reversed(drafts):
-            oldest_after.append(unsent)
-            unsent = min(unsent, draft.group.arrival)
-        return [
-            (draft.lane, self._block(draft, oldest))
-            for draft, oldest in zip(drafts, reversed(oldest_after), strict=True)
-        ]
+    # ---- what was forgotten ------------------------------------------------------------------------------------------
 
-    def _block(self, draft: Draft, oldest_unsent: int) -> LaneBlock:
-        if draft.barrier is not None:
-            self._marked = draft.barrier.epoch
-        self.settled = self.intake.settled(max(min(self._marked, oldest_unsent), self.settled.epoch))
-        previous, self._seq = self._lane_seq[draft.lane], self._seq + 1
-        self._lane_seq[draft.lane] = self._seq
-        block = LaneBlock(
-            incarnation=self._incarnation,
-            region_incarnation=self._region_incarnation,
-            shard=self.shard,
-            seq=self._seq,
-            previous=previous,
-            arrival=draft.group.arrival,
-            effective=draft.group.effective,
-            generation=self.intake.settled(draft.group.arrival).generation,
-            settled=self.settled,
-            upto=self.intake.position,
-        )
-        if draft.barrier is not None:
-            barrier = draft.barrier
-            return replace(block, barrier=barrier, catalogue=barrier.catalogue_end, published_us=barrier.written_us)
-        assert draft.rows is not None
-        return replace(
-            block,
-            table=draft.table,
-            keys=draft.rows.keys,
-            deltas=draft.rows.deltas,
-            catalogue=draft.rows.catalogue,
-            published_us=int(draft.rows.published_us.min()),
-        )
+    @property
+    def room(self) -> int:
+        """Bytes that a key range which is computed again may take."""
+        return self._memory.a_shard // 2
 
-    def _forget_settled(self) -> None:
-        self.intake.forget_before(self.settled.epoch)
-        self._starts = {epoch: starts for epoch, starts in self._starts.items() if epoch >= self.settled.epoch}
-        self.pending.drop_empty(self.intake.epoch.epoch)
-
-    def _state(self) -> FanoutState:
-        express_start, bulk_start = self._starts[self.settled.epoch]
-        return FanoutState(
-            incarnation=self._incarnation,
-            region_incarnation=self._region_incarnation,
-            shard=self.shard,
-            seq=self._seq,
-            express_seq=self._lane_seq[Lane.EXPRESS],
-            bulk_seq=self._lane_seq[Lane.BULK],
-            upto=self.intake.position,
-            settled=self.settled,
-            express_start=express_start,
-            bulk_start=bulk_start,
-            catalogue=self._catalogue.end,
-            voids=self.intake.voids,
-        )
+    def recomputable(self) -> int | None:
+        """The oldest arrival epoch with forgotten bulk, if it has ended and nothing of it waits any more; else None."""
+        arrival = min(self.forgotten, default=self.intake.epoch.epoch)
+        busy = self.pending.waits(arrival) or self.intake.holds(arrival)
+        return arrival if arrival < self.intake.epoch.epoch and not busy else None

@@ -16,7 +16,6 @@ from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.log import Cluster, Partition, Record, read_range
 
-_ABSORB_RECORDS = 256
 _STATE_TAIL = 64
 
 
@@ -33,7 +32,7 @@ class Takeover:
     def __init__(self, context: RegionContext, model: ModelDeclaration) -> None:
         self._central, self._regional = context.central, context.regional
         self._model, self._region = model, context.region
-        self._catalogue = context.catalogue
+        self._catalogue, self._memory = context.catalogue, context.memory
         self._timeout_s = context.settings.timeout_s
 
     def rebuild(self, numbers: list[int]) -> dict[int, ShardFanout]:
@@ -56,6 +55,7 @@ class Takeover:
                 self._catalogue,
                 states.get(number),
                 message_bytes=message_bytes,
+                memory=self._memory,
             )
             for number in numbers
         }
@@ -99,15 +99,16 @@ class Takeover:
         for number, state in states.items():
             # From the settled barrier itself; epoch 0 has none.
             ranges[Partition(topic, number)] = Range(max(state.settled.offset - 1, 0), state.upto)
-        unabsorbed = 0
+        unabsorbed_bytes = 0
         for record in self._stream(self._central, ranges):
             shard, state = shards[record.partition.number], states[record.partition.number]
             if record.offset < state.settled.offset:
                 shard.intake.start_at(record, state.settled)
                 continue
             shard.read(record)
-            unabsorbed += 1
-            if unabsorbed % _ABSORB_RECORDS == 0:
+            unabsorbed_bytes += len(record.value or b"")
+            if unabsorbed_bytes > self._memory.a_shard // 8:
+                unabsorbed_bytes = 0
                 for absorbing in shards.values():
                     absorbing.absorb()
         for number, state in states.items():
@@ -139,7 +140,7 @@ class Takeover:
             shards[number].subtract_sent(block)
         for number, shard in shards.items():
             ends = [bounds[Partition(name, number)].end for name in names]
-            shard.committed(dict(zip(names.values(), ends, strict=True)))
+            shard.sequencer.committed(dict(zip(names.values(), ends, strict=True)))
 
     def _stream(self, cluster: Cluster, ranges: Mapping[Partition, Range]) -> Iterator[Record]:
         """Every committed record of the ranges, each partition in order."""

@@ -48,7 +48,11 @@ class World:
         self.voids: tuple[EpochRange, ...] = ()
         self.settings = {
             "east": FanoutSettings(express_percentile=50.0),
-            "west": FanoutSettings(express_percentile=self.rng.choice((0.0, 70.0, 100.0)), bandwidth_bytes_per_s=900.0),
+            "west": FanoutSettings(
+                express_percentile=self.rng.choice((0.0, 70.0, 100.0)),
+                bandwidth_bytes_per_s=900.0,
+                pending_bytes=self.rng.choice((2**30, 4_000 * SHARDS)),  # the little one forgets and computes again
+            ),
         }
         self.fanouts = {region: self.start(region) for region in self.settings}
         catalogue = Catalogue(self.cluster)
