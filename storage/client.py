@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,15 +11,20 @@ import numpy.typing as npt
 
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
-from ekko.schemas.errors import BadInput, ConfigurationError
+from ekko.schemas.errors import BadInput, ConfigurationError, ConnectionFailed, NotOwned, NotReady, StateUnavailable
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage import wire
+from ekko.storage.local_store import LocalStore
 from ekko.storage.replicas import Replicas
 from ekko.storage.served import MAX_LOOKUP_KEYS, Checksum, UpdateLatency
 from ekko.storage.unite import Part, unite, unite_states
+
+_LOCAL = "local://"
+_ASK_OTHERS = (ConfigurationError, ConnectionFailed, NotOwned, NotReady, StateUnavailable)
+"""What a store on this machine may answer where others may know better."""
 
 
 class Rows:
@@ -55,7 +61,9 @@ class StoreClient:
 
     Args:
         region: where the stores are; it names the source of what is reported.
-        stores: host:port of one or more stores, nearest first; more are learnt from the region's members.
+        stores: host:port of one or more stores, nearest first; more are learnt from the region's members. One may be
+            `local://FOLDER`, the --data folder of a store on this machine: it is read through shared memory, and the
+            others when it cannot answer. It takes no reports: give a host:port beside it for those.
         timeout_s: for a whole call, failover included.
 
     Example:
@@ -69,7 +77,11 @@ class StoreClient:
         self.region = region
         self.model = model
         self._timeout_s = timeout_s
-        self._replicas = Replicas(model, stores)
+        remote = [store for store in stores if not store.startswith(_LOCAL)]
+        folders = [Path(store.removeprefix(_LOCAL)) for store in stores if store.startswith(_LOCAL)]
+        self._replicas = Replicas(model, remote)
+        self._local = LocalStore(folders[0], model) if folders else None
+        self._only_local = not remote
         self._declaration: ModelDeclaration | None = None
 
     def lookup(self, table: str, keys: npt.ArrayLike, *, as_of: int | None = None) -> Rows:
@@ -83,14 +95,27 @@ class StoreClient:
         """
         wanted = as_keys(keys)
         model, declared = self._table(table)
-        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
-        deadline = time.monotonic() + self._timeout_s
-        pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(wanted)), MAX_LOOKUP_KEYS)]
-        parts = [Part(piece, self._lookup_piece(model, path, wanted[piece], deadline)) for piece in pieces]
-        reply = unite(parts, len(wanted))
+        reply = self._lookup_local(table, wanted, as_of) or self._lookup_remote(model, table, wanted, as_of)
         # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
         rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
         return Rows(to_float(rows, declared.fraction_bits), reply.found, reply.states)
+
+    def _lookup_local(self, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
+        if self._local is None:
+            return None
+        try:
+            return self._local.lookup(table, keys, as_of)
+        except _ASK_OTHERS:
+            if self._only_local:
+                raise
+            return None
+
+    def _lookup_remote(self, model: ModelDeclaration, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply:
+        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
+        deadline = time.monotonic() + self._timeout_s
+        pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(keys)), MAX_LOOKUP_KEYS)]
+        parts = [Part(piece, self._lookup_piece(model, path, keys[piece], deadline)) for piece in pieces]
+        return unite(parts, len(keys))
 
     def _lookup_piece(self, model: ModelDeclaration, path: str, keys: UInt64s, deadline: float) -> wire.Reply:
         def ask(address: str, some: UInt64s, timeout_s: float) -> wire.Reply:
@@ -111,7 +136,10 @@ class StoreClient:
 
     def declaration(self) -> ModelDeclaration:
         """The model's declaration as the stores know it now."""
-        self._declaration = wire.MODEL_JSON.validate_json(self._ask("GET", ""))
+        if self._local is not None and self._only_local:
+            self._declaration = self._local.model
+        else:
+            self._declaration = wire.MODEL_JSON.validate_json(self._ask("GET", ""))
         return self._declaration
 
     def state(self) -> ReplicaState:
@@ -128,6 +156,8 @@ class StoreClient:
     def close(self) -> None:
         """Close all connections."""
         self._replicas.close()
+        if self._local is not None:
+            self._local.close()
 
     def __enter__(self) -> Self:
         return self

@@ -22,27 +22,23 @@ class LocalStore:
     It attaches anew when the store was restarted or has gained a table.
 
     Args:
-        data: the store's --data folder (or any folder above or below it that holds the model's).
-
-    Raises:
-        ConfigurationError: no store of the model has left a handle there.
-        ConnectionFailed: the store has ended.
+        data: the store's --data folder; the store may be started later.
     """
 
     def __init__(self, data: Path, model: str) -> None:
         self._data, self._name = data, model
-        self._attached = _Attached(find_handle(data, model))
+        self._attached: _Attached | None = None
 
     @property
     def model(self) -> ModelDeclaration:
-        """The model's declaration as of when the store last gained a table."""
+        """The model's declaration as of when the store last gained a table; raises like `lookup`."""
         return self._current().handle.model
 
     def lookup(self, table: str, keys: UInt64s, as_of: int | None = None) -> Reply:
         """Rows as stored, found, and the encoded version vector that they contain at least.
 
         Raises:
-            ConfigurationError: no such table.
+            ConfigurationError: no such table, or no store of the model has left a handle in the folder.
             NotReady, NotOwned, StateUnavailable: as a store answers over HTTP.
             ConnectionFailed: the store has ended.
         """
@@ -65,18 +61,22 @@ class LocalStore:
 
     def close(self) -> None:
         """Let go of the store's memory."""
-        self._attached.close()
+        if self._attached is not None:
+            self._attached.close()
 
     def _current(self) -> "_Attached":
-        return self._attached if self._attached.alive else self._attach()
+        return self._attached if self._attached is not None and self._attached.alive else self._attach()
 
     def _attach(self) -> "_Attached":
-        before = self._attached
-        self._attached = _Attached(find_handle(self._data, self._name))
-        before.close()
-        if not self._attached.alive:
-            raise _ended(self._attached.handle)
-        return self._attached
+        before, self._attached = self._attached, None
+        if before is not None:
+            before.close()
+        attached = _Attached(find_handle(self._data, self._name))
+        if not attached.alive:
+            attached.close()
+            raise _ended(attached.handle)
+        self._attached = attached
+        return attached
 
 
 class _Attached:

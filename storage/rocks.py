@@ -46,9 +46,6 @@ _DATABASE, _INCOMING = "rocksdb", "incoming"
 class RocksDurable:
     """One folder: `rocksdb/` the database, `incoming/` files to be ingested, `LOCK` our lock.
 
-    Args:
-        builder: writes large files in a helper process; stores of one process may share it. Owned if None.
-
     Raises:
         StoreLocked: another process has the folder open.
         StoreCorrupt: RocksDB cannot open what is there.
@@ -57,7 +54,7 @@ class RocksDurable:
 
     background = True
 
-    def __init__(self, path: Path, builder: SstBuilder | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._incoming = path / _INCOMING
         self._number = 0
@@ -65,8 +62,7 @@ class RocksDurable:
             self._lock = FolderLock(path, "a store")
         except OSError as error:
             raise unwritable(path, error) from error
-        self._builder = builder or SstBuilder()
-        self._owns_builder = builder is None
+        self._builder = SstBuilder()
         try:
             self._remove_orphans()
             self._database = _opened(path)
@@ -148,13 +144,12 @@ class RocksDurable:
         return self._builder.memory_bytes()
 
     def close(self) -> None:
-        """Close the database, stop an owned helper, release the lock."""
+        """Close the database, stop the helper, release the lock."""
         self._database.close()
         self._release()
 
     def _release(self) -> None:
-        if self._owns_builder:
-            self._builder.close()
+        self._builder.close()
         self._lock.release()
 
     def _remove_orphans(self) -> None:

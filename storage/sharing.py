@@ -44,7 +44,7 @@ class Sharing:
     def publish(self, state: ReplicaState, *, serving: bool) -> None:
         """Tell the version vector that the rows contain, and whether they may be read."""
         told = self._told
-        if told is None or told[0] is not state or told[1] != serving:
+        if told is None or told[0] != state or told[1] != serving:
             self._told = state, serving
             self._board.write(encode(state), serving=serving, complete=state.complete)
 

@@ -20,7 +20,7 @@ from ekko.schemas.errors import StoreUnwritable
 from ekko.storage.durable import Batch, Cells
 from ekko.storage.memory import Column, Segment
 
-_RESERVED = 1 << 40
+_RESERVED = 1 << 38
 """Address space of the shared memory; pages are committed as arrays are allocated."""
 
 _LINE = 64

@@ -155,7 +155,9 @@ class ModelRunner:
         self.applier.close()
 
     def _tell_changes(self) -> None:
+        assert self.store is not None
         assert self.applier is not None
+        self.store.publish(self.applier.state, serving=self.applier.ready and not self.applier.unserved)
         if self.applier.ready != self._ready:
             self._ready = self.applier.ready
             self._changed()

@@ -14,6 +14,7 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady, StateUnavailable
 from ekko.schemas.replicas import ReplicaState
+from ekko.storage.client import StoreClient
 from ekko.storage.local_store import LocalStore
 from ekko.storage.store import Store
 from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
@@ -152,4 +153,18 @@ def test_a_local_reader_finds_the_store_again_after_a_restart_and_a_new_table(tm
 
 def test_without_a_store_the_error_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no store of model ctr"):
-        LocalStore(tmp_path, "ctr")
+        LocalStore(tmp_path, "ctr").lookup("embedding", keys_of(1))
+
+
+def test_a_client_in_the_serving_process_reads_through_shared_memory(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store, StoreClient("east", "ctr", stores=[f"local://{tmp_path}"]) as client:
+        store.apply("embedding", 0, 0, keys_of(1), uniform_deltas(1, 1 << 24))
+        with pytest.raises(NotReady):
+            client.lookup("embedding", [1])
+        store.publish(store.state, serving=True)
+        rows = client.lookup("embedding", [1, 2])
+        assert rows.values[:, 0].tolist() == [1.0, 0.0]
+        assert rows.found.tolist() == [True, False]
+        assert rows.state == store.state
+    with StoreClient("east", "ctr", stores=[f"local://{tmp_path}"]) as client, pytest.raises(ConnectionFailed):
+        client.lookup("embedding", [1])
