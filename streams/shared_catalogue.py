@@ -34,6 +34,21 @@ class SharedCatalogue:
         """See `Catalogue.region`."""
         return self._catalogue.region(name)
 
+    def decode(self, value: bytes | None) -> object:
+        """See `Codec.decode`, with the writer schemas read so far."""
+        message: object = self._catalogue.codec.decode(value)
+        return message
+
+    def model_as_of(self, name: str, offset: int) -> ModelDeclaration | None:
+        """See `Catalogue.model_as_of`."""
+        with self._lock:
+            return self._catalogue.model_as_of(name, offset)
+
+    def existed_at(self, offset: int, timestamp_ms: int) -> bool:
+        """See `Catalogue.existed_at`."""
+        with self._lock:
+            return self._catalogue.existed_at(offset, timestamp_ms)
+
     def poll(self) -> bool:
         """See `Catalogue.poll`; returns at once."""
         with self._lock:

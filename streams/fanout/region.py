@@ -16,9 +16,9 @@ from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
-from ekko.streams.fanout.shared_catalogue import SharedCatalogue
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Cluster
+from ekko.streams.shared_catalogue import SharedCatalogue
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.1
