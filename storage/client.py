@@ -149,9 +149,14 @@ class StoreClient:
             raise ConfigurationError(f"model {self.model} has no tables", hint="declare one with `ekko model apply`")
         return self.lookup(tables[0].name, np.empty(0, np.uint64)).state
 
-    def report(self, metric: str, value: float, count: int = 1, cohort: str = "live") -> None:
-        """Report a measurement: `value` is the sum over `count` observations (requests, log_loss, auc ...)."""
-        self._ask("POST", "/signals", wire.encode_signal(metric, value, count, cohort))
+    def report(
+        self, metric: str, value: float, count: int = 1, cohort: str = "live", *, event_us: int | None = None
+    ) -> None:
+        """Report a measurement: `value` is the sum over `count` observations (requests, log_loss, auc ...).
+
+        `event_us` is when they happened, microseconds since 1970; None for now.
+        """
+        self._ask("POST", "/signals", wire.encode_signal(metric, value, count, cohort, event_us))
 
     def close(self) -> None:
         """Close all connections."""

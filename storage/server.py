@@ -52,6 +52,7 @@ class _SignalBody(BaseModel):
     count: Annotated[int, Field(ge=0, lt=2**62)] = 1
     cohort: Annotated[str, Field(pattern=r"^(live|baseline)$")] = "live"
     source: Annotated[str, Field(pattern=r"^[a-z0-9_.:/-]{1,128}$")] = "serving/unnamed"
+    event_us: Annotated[int | None, Field(ge=0, lt=2**62)] = None
 
 
 def build_app(served: Served, observer: LookupObserver, registry: CollectorRegistry, region: str) -> Starlette:
@@ -107,10 +108,10 @@ class _Pages:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "body"
             raise BadInput(
-                f"signal: {place}: {first['msg']}", hint="send metric, value, count, cohort, source"
+                f"signal: {place}: {first['msg']}", hint="send metric, value, count, cohort, source, event_us"
             ) from error
-        now_us = time.time_ns() // 1_000
-        signal = Signal(model, self._region, body.source, body.metric, body.value, body.count, now_us, body.cohort)
+        event_us = time.time_ns() // 1_000 if body.event_us is None else body.event_us
+        signal = Signal(model, self._region, body.source, body.metric, body.value, body.count, event_us, body.cohort)
         self._served.relay(signal)
         return Response(status_code=202)
 

@@ -100,9 +100,10 @@ def read_state(data: bytes, codec: Codec) -> ReplicaState:
     return state
 
 
-def encode_signal(metric: str, value: float, count: int, cohort: str) -> bytes:
-    """The body of a reported measurement."""
-    return json.dumps({"metric": metric, "value": float(value), "count": int(count), "cohort": cohort}).encode()
+def encode_signal(metric: str, value: float, count: int, cohort: str, event_us: int | None = None) -> bytes:
+    """The body of a reported measurement; `event_us` is when it happened, None for now."""
+    body = {"metric": metric, "value": float(value), "count": int(count), "cohort": cohort, "event_us": event_us}
+    return json.dumps(body).encode()
 
 
 def encode_error(error: EkkoError, where: str) -> bytes:
