@@ -32,15 +32,11 @@ class ServerThread:
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
                 hint="another process holds the port, or the host is no address of this machine; see --host and --port",
             ) from error
-        self._host = host
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._socket.getsockname()[1]}"
+        """host:port where clients reach it."""
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def address(self) -> str:
-        """host:port where clients reach it."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{host}:{self._socket.getsockname()[1]}"
 
     @property
     def alive(self) -> bool:

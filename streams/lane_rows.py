@@ -1,9 +1,6 @@
-"""Rows of many lane blocks, united for the store: one call for each table and pair of epochs. Pure.
+"""Rows of many lane blocks, united for the store: few calls for each table and pair of epochs. Pure."""
 
-Small blocks are paid in numpy calls (about 165 µs a block, measured), so what one poll brings is merged first.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +8,10 @@ import numpy as np
 from ekko.schemas.blocks import LaneBlock
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
+
+_VALUES_AT_ONCE = 1 << 18
+"""One MiB of deltas, which stays in the second-level cache. Small blocks are paid in numpy calls, large unions in cache
+misses: 256 rows of dim 64 cost 0.52 µs of processor time a row alone, 0.36 united so far, 0.64 united without limit."""
 
 
 class LaneRows(NamedTuple):
@@ -27,18 +28,27 @@ class LaneRows(NamedTuple):
 
 
 def merge(blocks: Iterable[LaneBlock]) -> list[LaneRows]:
-    """All rows of `blocks` (any shards, both lanes), grouped; markers have none."""
+    """All rows of `blocks` (any shards, both lanes), united; markers have none."""
     groups: dict[tuple[str, int, int], list[LaneBlock]] = {}
     for block in blocks:
         if len(block.keys):
             groups.setdefault((block.table, block.arrival, block.effective), []).append(block)
-    return [
-        LaneRows(*group, *_columns(members))  # a single block is handed on as it is, uncopied
-        for group, members in groups.items()
-    ]
+    return [LaneRows(*group, *_columns(run)) for group, members in groups.items() for run in _runs(members)]
+
+
+def _runs(blocks: list[LaneBlock]) -> Iterator[list[LaneBlock]]:
+    run: list[LaneBlock] = []
+    values = 0
+    for block in blocks:
+        if run and values + block.deltas.size > _VALUES_AT_ONCE:
+            yield run
+            run, values = [], 0
+        run.append(block)
+        values += block.deltas.size
+    yield run
 
 
 def _columns(blocks: list[LaneBlock]) -> tuple[UInt64s, Int32s]:
-    if len(blocks) == 1:
+    if len(blocks) == 1:  # handed on as it is, uncopied
         return blocks[0].keys, blocks[0].deltas
     return np.concatenate([block.keys for block in blocks]), np.concatenate([block.deltas for block in blocks])

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from ekko.schemas.errors import EkkoError
+from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.storage.served import Health
 from ekko.streams.log import Cluster
 from ekko.streams.model_runner import ModelRunner
@@ -36,13 +36,14 @@ class StoreHealth:
         self._watchdog = Watchdog(stall_s)
         self._looked_s = -_LOOK_S
         self._stalls: dict[str, str] = {}
+        self._missing_s: dict[str, float] = {}
         self._first: frozenset[str] | None = None
 
     def update(self, runners: Mapping[str, ModelRunner], rival: str | None, signals_dropped: int) -> None:
         """Look again.
 
         Raises:
-            EkkoError: a model has stood still for far too long, for no reason that is told.
+            EkkoError: a model has stood still for far too long for no reason that is told, or its topics are gone.
         """
         if self._first is None:
             self._first = frozenset(runners)
@@ -65,24 +66,34 @@ class StoreHealth:
         """The model is gone."""
         self._watchdog.forget(model)
         self._stalls.pop(model, None)
+        self._missing_s.pop(model, None)
 
     def _look(self, runners: Mapping[str, ModelRunner]) -> None:
         for name, runner in runners.items():
-            lag = self._measure(name, runner)
-            if lag is not None:
-                self._judge(name, runner, lag)
+            try:
+                lag = self._measure(name, runner)
+            except TopicMissing as error:  # a reader notices only after half a minute
+                self._judge_missing(name, error)
+            except EkkoError as error:
+                _log.warning("model %s: the ends of its lanes are not known: %s", name, error)
+            else:
+                self._missing_s.pop(name, None)
+                if lag is not None:
+                    self._judge(name, runner, lag)
+
+    def _judge_missing(self, name: str, error: TopicMissing) -> None:
+        """A deleted model's topics may go before its end is read; those of a live one must be there."""
+        self._stalls[name] = f"model {name}: {error.message}"
+        if time.monotonic() - self._missing_s.setdefault(name, time.monotonic()) > self._stall_s:
+            raise error
 
     def _measure(self, name: str, runner: ModelRunner) -> int | None:
-        """The model's lag, noted in the metrics; None where the brokers do not tell."""
+        """The model's lag, noted in the metrics; None before it has begun. Raises as `Cluster.bounds`."""
         applier, store = runner.applier, runner.store
         if applier is None or store is None:
             return None
         state, halted, metrics = applier.state, applier.halted, self._metrics
-        try:
-            bounds = self._cluster.bounds(lane_partitions(state, self._region))
-        except EkkoError as error:
-            _log.warning("model %s: the ends of its lanes are not known: %s", name, error)
-            return None
+        bounds = self._cluster.bounds(lane_partitions(state, self._region))
         found = lags(state, self._region, bounds, halted)
         for lane, lag in found.items():
             metrics.lag.labels(name, lane).set(lag)
