@@ -1,6 +1,6 @@
 """Where a replica stands: lane positions, seqs, voids; the version vector and its partial order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ekko.schemas.epochs import EpochRange, Settled
@@ -95,6 +95,7 @@ class Member:
         address: host:port of its HTTP server.
         ready: every lane was read to the ends seen at start.
         models: what is readable here; durable: what would survive a kill -9 (as of the last flush).
+        halted: "model/shard" -> why it stands still here.
     """
 
     region: str
@@ -105,6 +106,7 @@ class Member:
     written_us: int
     models: tuple[ReplicaState, ...] = ()
     durable: tuple[ReplicaState, ...] = ()
+    halted: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ EXAMPLES: dict[Kind, Any] = {
     ),
     Kind.FANOUT_STATE: FanoutState(3, 1, 2, 99, 99, 97, 1300, Settled(1234, 16, 2), 88, 12, 40, (EpochRange(4, 9),)),
     Kind.MODEL_STATE: ModelState("ctr", 3, 17, 2, (100, 200), Verdict.HEALTHY, "complete everywhere", True, 5, 6),
-    Kind.MEMBER: Member("east", "0", "127.0.0.1:7070", True, 1, 2, (REPLICA,), (REPLICA,)),
+    Kind.MEMBER: Member("east", "0", "127.0.0.1:7070", True, 1, 2, (REPLICA,), (REPLICA,), {"ctr/1": "why"}),
     Kind.SIGNAL: Signal("ctr", "east", "serving/web-1", "log_loss", 12.5, 40, 1_700_000_000_000_000, "baseline"),
     Kind.SHARES: Shares("ctr", 3, 0.25, 0.125, 1_700_000_000_000_000),
     Kind.REJECTION: Rejection(
