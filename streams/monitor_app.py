@@ -22,6 +22,9 @@ from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.signals import Shares, Signal
+from ekko.streams.health.board import Board
+from ekko.streams.health.buckets import Total
+from ekko.streams.health.standard import WATCHED, standard_detectors
 from ekko.streams.monitor import Measure, contributions, needs_restart, shares, table_key
 from ekko.streams.monitor_settings import BrokerSettings, MonitorSettings
 
@@ -55,6 +58,17 @@ class Monitor:
         self._windows = self.app.Table("windows", default=float, partitions=1).hopping(
             settings.window_s, settings.step_s, expires=2 * settings.window_s
         )
+        self._samples: Any = self.app.Table("samples", default=float, partitions=1).tumbling(
+            settings.bucket_s, expires=10 * (settings.bucket_s + settings.grace_s)
+        )
+        self._board = Board(
+            models,
+            bucket_s=settings.bucket_s,
+            grace_s=settings.grace_s,
+            metrics=WATCHED,
+            detectors=standard_detectors,
+            now_s=time.time(),
+        )
         self._shares = self.app.topic(
             topics.SHARES, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -73,8 +87,13 @@ class Monitor:
         signals = self.app.topic(
             *(topics.signals(name) for name in self._models), value_type=bytes, value_serializer="raw"
         )
+        self._proposals = {
+            name: self.app.topic(topics.signals(name), value_type=bytes, value_serializer="raw")
+            for name in self._models
+        }
         self.app.agent(signals, name="signals")(self._take_signals)
         self.app.timer(settings.publish_interval_s)(self._publish)
+        self.app.timer(settings.bucket_s)(self._judge)
         self.app.timer(settings.catalogue_interval_s)(self._follow_catalogue)
         self._wire_pages()
 
@@ -93,6 +112,10 @@ class Monitor:
             raise EkkoError(f"a {type(decoded).__name__} in a signals topic")
         for measure, amount in contributions(decoded):
             self._windows[table_key(decoded.model, measure)] += amount
+        if self._board.accepts(decoded):
+            samples = self._samples.relative_to(decoded.event_us / 1e6)
+            samples[_sample_key(decoded.model, decoded.metric, decoded.cohort, "sum")] += decoded.value
+            samples[_sample_key(decoded.model, decoded.metric, decoded.cohort, "count")] += float(decoded.count)
 
     def _total(self, model: str, measure: Measure) -> float:
         # Outside of an agent `now` is the oldest window that is still open: the last window_s seconds, less one step.
@@ -102,6 +125,15 @@ class Monitor:
         self._latest = shares(self._models, self._total, int(time.time() * 1e6)) or self._latest
         for share in self._latest:
             await self._shares.send(key=share.model.encode(), value=encode(share))
+
+    def _sampled(self, model: str, metric: str, cohort: str, start_s: float) -> Total:
+        # The middle of the bucket, so that no rounding makes it another one's.
+        samples = self._samples.relative_to(start_s + self._settings.bucket_s / 2)
+        return Total(*(samples[_sample_key(model, metric, cohort, part)].value() for part in ("sum", "count")))
+
+    async def _judge(self) -> None:
+        for proposal in self._board.judge(time.time(), self._sampled):
+            await self._proposals[proposal.model].send(value=encode(proposal))
 
     async def _follow_catalogue(self) -> None:
         try:
@@ -120,7 +152,17 @@ class Monitor:
 
         @self.app.page("/health/")
         async def health_page(view: Any, _request: Any) -> Any:
-            return view.json({"models": sorted(self._models), "unreadable_signals": self.unreadable})
+            return view.json(
+                {
+                    "models": sorted(self._models),
+                    "unreadable_signals": self.unreadable,
+                    "late_signals": self._board.late,
+                }
+            )
+
+
+def _sample_key(model: str, metric: str, cohort: str, part: str) -> str:
+    return f"{model}/{metric}/{cohort}/{part}"
 
 
 def make_app(broker: BrokerSettings, settings: MonitorSettings) -> faust.App:

@@ -29,6 +29,7 @@ class MonitorSettings:
 
     Attributes:
         window_s, step_s: the sliding window over which shares are taken, and by how much it moves.
+        bucket_s, grace_s: stretches of event time in which health is judged, and how long after its end each one is.
         publish_interval_s: seconds between two publications of all shares.
         catalogue_interval_s: how often new models are looked for.
         session_timeout_s: after a kill -9 the next monitor, or a standby, gets the partitions after so long. Static
@@ -38,6 +39,8 @@ class MonitorSettings:
 
     window_s: float = 60.0
     step_s: float = 15.0
+    bucket_s: float = 1.0
+    grace_s: float = 2.0
     publish_interval_s: float = 2.0
     catalogue_interval_s: float = 5.0
     session_timeout_s: float = 6.0

@@ -82,6 +82,20 @@ class Jump:
         return None
 
 
+class Occurs:
+    """Something is reported that must never be, such as predictions that are not numbers."""
+
+    grave = True
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`."""
+        count = bucket.total(self._metric).count
+        return f"{count:.0f} observations of {self._metric}" if count else None
+
+
 class Rate:
     """There are many times more observations of a metric a bucket than usual."""
 

@@ -20,12 +20,15 @@ from ekko.ops.broker import Broker
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import Verdict
 from ekko.schemas.signals import Shares, Signal
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
+from ekko.streams.health.proposals import Proposal
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
+from ekko.streams.manager.automatic import ProposalReader
 
 
 class Signals:
@@ -121,7 +124,11 @@ def test_signals_become_shares_through_kills_and_new_models(
         signals.signal(one.name, "gradient_norm", 30.0, 10)
         expected = {one.name: (0.75, 3.0), other.name: (0.25, 0.5)}
         signals.wait_for_shares(expected)
-        assert page(port, "health") == {"models": sorted([one.name, other.name]), "unreadable_signals": 2}
+        assert page(port, "health") == {
+            "models": sorted([one.name, other.name]),
+            "unreadable_signals": 2,
+            "late_signals": 0,
+        }
         time.sleep(2)  # offsets are committed every second; before its first commit a group has no place
         process.kill()
         process.wait(10)
@@ -142,3 +149,35 @@ def test_signals_become_shares_through_kills_and_new_models(
         signals.wait_for_shares({one.name: (0.25, 3.0), third.name: (0.5, 0.0)}, killed_us)
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker: Broker, topic_prefix: str) -> None:
+    """Serving reports both cohorts; from some second on the live one is much worse."""
+    port = free_port()
+    name = signals.declare(f"{topic_prefix}-x"[-60:].lstrip("-0123456789")).name
+    partition = Partition(topics.signals(name), 0)
+    proposals = ProposalReader(signals.cluster, Codec(), ModelDeclaration(name))
+
+    def serve(live: float, until: Verdict, timeout_s: float) -> tuple[float, Proposal]:
+        """Report twice a second until the monitor says so; seconds that took, and what it said."""
+        start = time.monotonic()
+        while time.monotonic() - start < timeout_s:
+            for cohort, loss in (("live", live), ("baseline", 0.5)):
+                now_us = int(time.time() * 1e6)
+                signals.send(
+                    Output(partition, encode(Signal(name, "e", "s/1", "log_loss", loss * 99, 99, now_us, cohort)))
+                )
+            time.sleep(0.5)
+            proposal = proposals.poll()
+            if proposal is not None and proposal.verdict is until:
+                return time.monotonic() - start, proposal
+        raise AssertionError(f"not {until} within {timeout_s} s")
+
+    with monitor(broker.bootstrap, port):
+        page(port, "health")
+        serve(0.5, Verdict.HEALTHY, 40)
+        seconds, proposal = serve(0.9, Verdict.CORRUPT, 20)
+        assert seconds < 15
+        assert "log_loss is 0." in proposal.reason
+        serve(0.5, Verdict.HEALTHY, 40)
+    proposals.close()

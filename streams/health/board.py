@@ -1,0 +1,74 @@
+"""All models' health, bucket by bucket, once the watermark has passed a bucket."""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import floor
+
+from ekko.schemas.epochs import Verdict
+from ekko.schemas.signals import Signal
+from ekko.streams.health.buckets import Bucket, Total
+from ekko.streams.health.detectors import Detector
+from ekko.streams.health.proposals import to_signal
+from ekko.streams.health.verdict import Health
+
+COHORTS = ("live", "baseline")
+_REPEAT_BUCKETS = 10
+"""A healthy model is said to be so now and then, for managers that have just taken over."""
+
+Read = Callable[[str, str, str, float], Total]
+"""The total of (model, metric, cohort) in the bucket that begins at a time."""
+
+
+class Board:
+    """Judges every model in buckets of `bucket_s`.
+
+    Args:
+        grace_s: how long after its end a bucket is judged; what comes later is too late.
+        metrics: what the detectors look at.
+        detectors: makes a fresh set for one model.
+        now_s: seconds since 1970; earlier buckets are not judged.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[str],
+        *,
+        bucket_s: float,
+        grace_s: float,
+        metrics: frozenset[str],
+        detectors: Callable[[], Sequence[Detector]],
+        now_s: float,
+    ) -> None:
+        self.late = 0
+        self._health = {model: Health(detectors()) for model in models}
+        self._metrics, self._bucket_s, self._grace_s = metrics, bucket_s, grace_s
+        self._next = floor((now_s - grace_s) / bucket_s)
+
+    def accepts(self, signal: Signal) -> bool:
+        """Whether a signal concerns health and comes in time; what comes too late is counted in `late`."""
+        if signal.metric not in self._metrics or signal.cohort not in COHORTS:
+            return False
+        if signal.event_us / 1e6 < self._next * self._bucket_s:
+            self.late += 1
+            return False
+        return True
+
+    def judge(self, now_s: float, read: Read) -> list[Signal]:
+        """Judge every bucket that the watermark has passed; what is to be told to the state manager."""
+        told: list[Signal] = []
+        while (self._next + 1) * self._bucket_s + self._grace_s <= now_s:
+            start_s = self._next * self._bucket_s
+            for model, health in self._health.items():
+                judgement = health.update(self._bucket(model, start_s, read))
+                if judgement.verdict is not Verdict.HEALTHY or self._next % _REPEAT_BUCKETS == 0:
+                    told.append(to_signal(model, judgement))
+            self._next += 1
+        return told
+
+    def _bucket(self, model: str, start_s: float, read: Read) -> Bucket:
+        totals = {
+            (metric, cohort): total
+            for metric in self._metrics
+            for cohort in COHORTS
+            if (total := read(model, metric, cohort, start_s)).count
+        }
+        return Bucket(start_s, totals)
