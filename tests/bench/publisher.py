@@ -84,8 +84,8 @@ def sealed_blocks(case: Case, batch: Batch, number: int) -> tuple[int, list[Seal
     return len(rows.keys), [seal(block, topics.deltas("bench"), 0.0) for block in blocks]
 
 
-def measure(cluster: Cluster, case: Case, seconds: float) -> dict[str, float]:
-    """The rates of one case."""
+def measure(cluster: Cluster, case: Case, seconds: float, log: Path) -> dict[str, float]:
+    """The rates of one case; `log` is the broker's log folder, to see what it got."""
     given = batches(case)
     core = rate(seconds, lambda number: (sealed_blocks(case, given[number % len(given)], number), case.rows)[1])
 
@@ -108,7 +108,9 @@ def measure(cluster: Cluster, case: Case, seconds: float) -> dict[str, float]:
 
         publish(0)
         publisher.flush(30)
+        bytes_before, rows_before = _log_bytes(log), publisher.acknowledged.rows
         whole = rate(seconds, publish, lambda: publisher.flush(60))
+        wire = (_log_bytes(log) - bytes_before) / (publisher.acknowledged.rows - rows_before)
         latencies = sorted(_latency(publisher, case, given[number % len(given)]) for number in range(100))
     distinct = sum(block.rows for blocks in prepared for block in blocks)
     size = sum(block.size for blocks in prepared for block in blocks)
@@ -118,9 +120,14 @@ def measure(cluster: Cluster, case: Case, seconds: float) -> dict[str, float]:
         "publisher": whole,
         "distinct": distinct / (case.rows * len(given)),
         "bytes_a_row": size / distinct,
+        "wire_bytes_a_row": wire,
         "acknowledged_ms_p50": 1e3 * statistics.median(latencies),
         "acknowledged_ms_p99": 1e3 * latencies[98],
     }
+
+
+def _log_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("bench.deltas-*/*.log"))
 
 
 def _flushed(left: int) -> None:
@@ -134,33 +141,35 @@ def _latency(publisher: Publisher, case: Case, batch: Batch) -> float:
     return time.perf_counter() - started
 
 
-def results(seconds: float) -> Iterator[tuple[Case, dict[str, float]]]:
+def results(seconds: float, compression: str) -> Iterator[tuple[Case, dict[str, float]]]:
     """Every case, on one fresh broker."""
     tables = tuple({case.table.name: case.table for case in CASES}.values())
     wanted = Declarations(models=(ModelDeclaration("bench", shards=SHARDS, tables=tables),))
     with (
         tempfile.TemporaryDirectory() as folder,
         Broker(Path(folder) / "broker") as broker,
-        closing(KafkaCluster(broker.bootstrap)) as cluster,
+        closing(KafkaCluster(broker.bootstrap, {"compression.type": compression})) as cluster,
     ):
         declare(cluster, wanted, lambda _: cluster)
         for case in CASES:
-            yield case, measure(cluster, case, seconds)
+            yield case, measure(cluster, case, seconds, broker.folder.path / "log")
 
 
 def main() -> None:
     """Print a line a case, and one of JSON at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    seconds = parser.parse_args().seconds
-    sys.stdout.write(f"{SHARDS} shards, keys Zipf({ZIPF}) of {KEYS:,}, broker on the same machine, rates in rows/s\n")
-    sys.stdout.write("rows/call dim  distinct  bytes/row      core      bare  publisher    MB/s  ack p50/p99 ms\n")
+    parser.add_argument("--compression", default="lz4", help="lz4, zstd or none")
+    arguments = parser.parse_args()
+    sys.stdout.write(f"{SHARDS} shards, keys Zipf({ZIPF}) of {KEYS:,}, {arguments.compression}, rates in rows/s\n")
+    sys.stdout.write("rows/call dim distinct bytes/row   wire      core      bare  publisher MB/s  ack p50/p99 ms\n")
     lines = []
-    for case, found in results(seconds):
+    for case, found in results(arguments.seconds, arguments.compression):
         megabytes = found["publisher"] * found["distinct"] * found["bytes_a_row"] / 1e6
         sys.stdout.write(
-            f"{case.rows:9,} {case.dim:3} {found['distinct']:9.2f} {found['bytes_a_row']:10.1f} {found['core']:9,.0f} "
-            f"{found['bare']:9,.0f} {found['publisher']:10,.0f} {megabytes:7.0f} "
+            f"{case.rows:9,} {case.dim:3} {found['distinct']:8.2f} {found['bytes_a_row']:9.1f} "
+            f"{found['wire_bytes_a_row']:6.1f} {found['core']:9,.0f} "
+            f"{found['bare']:9,.0f} {found['publisher']:10,.0f} {megabytes:4.0f} "
             f"{found['acknowledged_ms_p50']:7.1f} / {found['acknowledged_ms_p99']:.1f}\n"
         )
         lines.append({"rows": case.rows, "dim": case.dim, **found})
