@@ -1,5 +1,6 @@
 """A model on a real broker for tests of the fan-out: what is published, and what came through the lanes."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -50,7 +51,13 @@ class Source:
         for shard in set(shards.tolist()):
             mine = shards == shard
             block = DeltaBlock(
-                self.incarnation, "embedding", shard, keys[mine], rows[mine], catalogue=self.catalogue_end
+                self.incarnation,
+                "embedding",
+                shard,
+                keys[mine],
+                rows[mine],
+                catalogue=self.catalogue_end,
+                published_us=time.time_ns() // 1_000,
             )
             self.send(shard, encode(block))
         assert self._writer.flush(10.0) == 0
