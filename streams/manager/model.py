@@ -9,8 +9,10 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, EkkoError, Fenced, TransactionAborted
 from ekko.streams.log import Cluster, Partition, Reader, read_all
 from ekko.streams.manager.automatic import AutomaticRollback
+from ekko.streams.manager.barriers import withdrawing
 from ekko.streams.manager.history import barrier_in
 from ekko.streams.manager.progress import region_progress
+from ekko.streams.manager.retention import to_forget, to_withdraw
 from ekko.streams.manager.rollback import Region
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
@@ -96,7 +98,9 @@ class ModelManager:
     def _lead(self, tenure: Tenure, now_s: float, regions: Mapping[str, Region]) -> bool:
         wrote = self._follow_monitor(tenure, now_s, regions)
         if now_s >= self._due_s:
-            state = tenure.write_barrier(self._catalogue_end(), now_s)
+            chosen = to_withdraw(tenure.states.values(), tenure.barrier, int(now_s * 1e6))
+            state = tenure.write_barrier(self._catalogue_end(), now_s, withdrawing(chosen) if chosen else None)
+            tenure.forget(to_forget(tenure.states.values(), int(now_s * 1e6)))
             self._due_s = now_s + self._settings.epoch_interval_s
             _log.info("model %s: state %d at offsets %s", self.model.name, state.epoch, list(state.offsets))
             wrote = True

@@ -1,6 +1,6 @@
 """The exclusive right to write one model's barriers and states."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ekko.schemas import topics
@@ -79,6 +79,15 @@ class Tenure:
         """Publish states with new verdicts; raises as `write_barrier`."""
         self._waiting.extend(changed)
         self._publish_waiting()
+
+    def forget(self, epochs: Iterable[int]) -> None:
+        """Delete the records of these states; raises as `write_barrier`."""
+        gone = sorted(epochs)
+        if gone:
+            partition = Partition(topics.states(self.model.name), 0)
+            self._writer.transact([Output(partition, None, b"%d" % epoch) for epoch in gone])
+            for epoch in gone:
+                del self.states[epoch]
 
     def close(self) -> None:
         """Let go of the writer; the tenure stays with nobody until it is taken."""

@@ -125,6 +125,22 @@ def test_shards_that_disagree_are_noticed(memory: World) -> None:
         Tenure(memory.cluster, memory.codec, memory.model, 0)
 
 
+def test_old_states_are_withdrawn_and_at_last_forgotten(memory: World) -> None:
+    settings = ManagerSettings(epoch_interval_s=300, healthy_after_s=30)
+    one = ModelManager(memory.connect(), memory.codec, memory.model, settings, lambda: 5)
+    for number in range(900):
+        one.step(1000.0 + 300 * number, {})
+    one.close()
+    withdrawn = memory.barriers()[0][-1].withdrawn
+    states = memory.states()
+    assert {state.verdict for state in states.values() if any(state.epoch in run for run in withdrawn)} == {
+        Verdict.WITHDRAWN
+    }
+    assert 0 in withdrawn[0]
+    assert min(states) > 200
+    assert len([state for state in states.values() if state.verdict is Verdict.CANDIDATE]) < 100
+
+
 class Once(Faults):
     """One transaction, by number, has this fate."""
 
