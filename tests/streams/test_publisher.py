@@ -130,14 +130,14 @@ def test_acknowledged_totals_are_what_an_independent_reader_finds(
     assert acknowledged.total == sum(acknowledged.sums.values()) % 2**64
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, 128.0])
 def test_no_value_that_a_row_cannot_take_reaches_the_log(
-    publisher: Publisher, cluster: Cluster, model: ModelDeclaration, value: float
+    publisher: Publisher, cluster: Cluster, model: ModelDeclaration
 ) -> None:
-    deltas = ones(50)
-    deltas[17, 2] = value
-    with pytest.raises(BadInput, match=f"key {17 + 1_000}.*nothing of this batch was published"):
-        publisher.publish("users", np.arange(50) + 1_000, deltas)
+    for value in (np.nan, np.inf, -np.inf, 1e38, 128.0):
+        deltas = ones(50)
+        deltas[17, 2] = value
+        with pytest.raises(BadInput, match=f"key {17 + 1_000}.*nothing of this batch was published"):
+            publisher.publish("users", np.arange(50) + 1_000, deltas)
     publisher.publish("users", [1], ones(1))
     publisher.flush(10)
     assert rows_in(blocks_in(cluster, model.name)) == {1: [1] * 4}, "the next batch goes, and nothing of the bad one"

@@ -189,6 +189,38 @@ def test_a_trainer_killed_again_and_again_learns_every_step_exactly_once(own_bro
     assert counts_in(own_broker.bootstrap).tolist() == [steps] * 100
 
 
+def test_a_trainer_that_froze_while_another_took_over_adds_nothing(own_broker: Broker) -> None:
+    command = [sys.executable, "-c", TRAINER, own_broker.bootstrap, "60"]
+    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert frozen.stdout is not None
+    for line in frozen.stdout:
+        if not line.startswith("from") and int(line) >= 20:
+            frozen.send_signal(signal.SIGSTOP)
+            break
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert 20 <= int(second.stdout.split()[1]) < 60
+    frozen.send_signal(signal.SIGCONT)
+    _, told = frozen.communicate(timeout=60)
+    assert frozen.returncode != 0
+    assert "Fenced" in told
+    assert counts_in(own_broker.bootstrap).tolist() == [60] * 100
+
+
+def test_a_trainer_that_froze_for_longer_than_a_transaction_may_last_goes_on_exactly(own_broker: Broker) -> None:
+    command = [sys.executable, "-c", TRAINER, own_broker.bootstrap, "60"]
+    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert frozen.stdout is not None
+    for line in frozen.stdout:
+        if not line.startswith("from") and int(line) in (15, 30, 45):
+            frozen.send_signal(signal.SIGSTOP)
+            time.sleep(3.0)  # the broker aborts what was open after 2 s
+            frozen.send_signal(signal.SIGCONT)
+    frozen.communicate(timeout=60)
+    if frozen.returncode != 0:  # it was told that its transaction is gone: a restart must know how far it came
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert counts_in(own_broker.bootstrap).tolist() == [60] * 100
+
+
 FORGETFUL = """
 import sys
 import numpy as np
