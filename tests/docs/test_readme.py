@@ -1,4 +1,4 @@
-"""What the README tells people to type: its files and commands, run as they stand against real processes."""
+"""What README and docs/trainer.md tell people to type: files and commands, run as they stand on real processes."""
 
 import os
 import re
@@ -25,16 +25,18 @@ from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TRAINER_GUIDE = ROOT / "docs" / "trainer.md"
 EKKO = str(Path(sys.executable).with_name("ekko"))
 PORT_IN_README = "7070"
 PATIENCE_S = 60.0
 
 
-def snippet(name: str) -> str:
-    """The code block of the README whose first line is `# name`."""
-    found = re.findall(rf"^```\w+\n(# {re.escape(name)}\n.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(found) == 1, f"README.md must have one code block that begins '# {name}'"
+def snippet(name: str, page: Path = README) -> str:
+    """The code block of the page whose first line is `# name`."""
+    found = re.findall(rf"^```\w+\n(# {re.escape(name)}\n.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"{page.name} must have one code block that begins '# {name}'"
     return str(found[0])
 
 
@@ -61,8 +63,10 @@ class Reader:
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """Broker, manager, fan-out and store, started by the commands of the README; files laid beside them."""
     folder, port = tmp_path_factory.mktemp("quickstart"), str(ports.free("127.0.0.1"))
-    for name in ("model.toml", "trainer.py", "reader.py"):
-        (folder / name).write_text(snippet(name).replace(f":{PORT_IN_README}", f":{port}"))
+    pages = dict.fromkeys(("model.toml", "trainer.py", "reader.py"), README)
+    pages |= dict.fromkeys(("exactly_once.py", "rollback.py"), TRAINER_GUIDE)
+    for name, page in pages.items():
+        (folder / name).write_text(snippet(name, page).replace(f":{PORT_IN_README}", f":{port}"))
     with ExitStack() as stack:
         broker = stack.enter_context(Broker(folder / "broker"))
         reader = Reader(folder, {**os.environ, "EKKO_BOOTSTRAP": broker.bootstrap}, f"127.0.0.1:{port}")
@@ -115,6 +119,17 @@ def test_the_reader_sees_what_the_trainer_published(quickstart: Reader) -> None:
         return reader.returncode == 0 and reader.stdout == "(3, 16) [ True  True  True]\n"
 
     eventually("reader.py finds the rows", all_found)
+    check_every_row(quickstart)
+
+
+def test_the_exactly_once_trainer_goes_on_where_it_was(quickstart: Reader) -> None:
+    first, second = (quickstart.run(sys.executable, "exactly_once.py") for _ in range(2))
+    assert (first.stdout, second.stdout) == ("0 b'5'\n", "5 b'10'\n"), first.stderr + second.stderr
+
+
+def test_the_trainer_that_heeds_rollbacks_runs(quickstart: Reader) -> None:
+    result = quickstart.run(sys.executable, "rollback.py")
+    assert result.stdout == "0\n", result.stderr
     check_every_row(quickstart)
 
 
