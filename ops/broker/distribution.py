@@ -83,6 +83,9 @@ def save(distribution: Distribution) -> None:
 
 
 def identity(executable: Path) -> str:
-    """Return what changes when the runtime is replaced: an archive serves only the Java that wrote it."""
+    """Return what changes when the runtime is replaced: an archive serves only the Java that wrote it.
+
+    Whole seconds: the layers of a container image keep no fractions.
+    """
     status = executable.resolve().stat()
-    return f"{executable.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return f"{executable.resolve()} {status.st_size} {int(status.st_mtime)}"

@@ -10,13 +10,14 @@ import base64
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from ekko.ops.broker.distribution import FORMATTED
+from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.jars import RESOURCES
 
 LOG_TAIL_BYTES = 4096
@@ -116,6 +117,17 @@ class DataFolder:
             size = handle.seek(0, 2)
             handle.seek(max(start, size - LOG_TAIL_BYTES))
             return handle.read().decode(errors="replace").strip()
+
+
+def parse_properties(texts: Iterable[str]) -> dict[str, str]:
+    """Return broker settings of texts like "log.retention.hours=1"; raises BrokerError."""
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BrokerError(f"--property {text!r} is no broker setting", hint="Write --property NAME=VALUE.")
+        settings[name.strip()] = value.strip()
+    return settings
 
 
 def _kafka_id() -> str:

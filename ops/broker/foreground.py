@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -12,7 +13,9 @@ from ekko.ops.broker.process import Broker
 WATCH_S = 0.5
 
 
-def run(data: Path, *, port: int | None, heap_mb: int, distribution: Distribution) -> None:
+def run(
+    data: Path, *, port: int | None, heap_mb: int, properties: Mapping[str, str], distribution: Distribution
+) -> None:
     """Start, print the bootstrap address, and return once SIGINT or SIGTERM has stopped the broker.
 
     Raises:
@@ -26,7 +29,7 @@ def run(data: Path, *, port: int | None, heap_mb: int, distribution: Distributio
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with Broker(data, port=port, heap_mb=heap_mb, distribution=distribution) as broker:
+    with Broker(data, port=port, heap_mb=heap_mb, properties=properties, distribution=distribution) as broker:
         sys.stdout.write(f"{broker.bootstrap}\n")
         sys.stdout.flush()
         sys.stderr.write(f"Kafka is ready (pid {broker.pid}, log {broker.folder.log}); Ctrl-C stops it\n")

@@ -12,6 +12,13 @@ STREAM_FILE = "interactions.npz"
 TABLE = "embedding"
 FACTORS = 15
 TRAINER = "demo-trainer"
+MODEL = "movies"
+RATE = 500.0
+
+
+def replay_rate(interactions: int, seconds: float) -> float:
+    """Interactions a second: a long run replays more slowly, so that the stream lasts."""
+    return min(RATE, interactions / seconds)
 
 
 class DemoPlan(BaseModel):

@@ -36,14 +36,10 @@ def data_plane(plan: DemoPlan) -> list[ChildSpec]:
 def learning(plan: DemoPlan) -> list[ChildSpec]:
     """The serving loop and the trainer."""
     return [
-        _python("server", "ekko.ops.demo.server", str(plan.folder)),
-        _python("trainer", "ekko.ops.demo.trainer", str(plan.folder), ends=True),
+        _ekko("server", "demo-part", "server", "--data", str(plan.folder)),
+        _ekko("trainer", "demo-part", "trainer", "--data", str(plan.folder), ends=True),
     ]
 
 
-def _ekko(name: str, *arguments: str) -> ChildSpec:
-    return ChildSpec(name, (*EKKO, *arguments), ENVIRONMENT)
-
-
-def _python(name: str, module: str, *arguments: str, ends: bool = False) -> ChildSpec:
-    return ChildSpec(name, (sys.executable, "-m", module, *arguments), ENVIRONMENT, ends)
+def _ekko(name: str, *arguments: str, ends: bool = False) -> ChildSpec:
+    return ChildSpec(name, (*EKKO, *arguments), ENVIRONMENT, ends)

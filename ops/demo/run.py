@@ -11,7 +11,7 @@ from pathlib import Path
 from ekko.ops.broker import ports
 from ekko.ops.demo import processes
 from ekko.ops.demo.interactions import Interactions
-from ekko.ops.demo.plan import FILE, STREAM_FILE, DemoPlan
+from ekko.ops.demo.plan import FILE, MODEL, STREAM_FILE, DemoPlan, replay_rate
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import SERVER_FILE, TRAINER_FILE, ServerStatus, TrainerStatus, read_status
 from ekko.ops.demo.summary import DemoSummary, summarise
@@ -26,7 +26,6 @@ from ekko.streams.kafka import KafkaCluster
 
 HOST = "127.0.0.1"
 REGIONS = ("east", "west")
-RATE = 500.0
 START_TIMEOUT_S = 90.0
 END_GRACE_S = 120.0
 VERIFY_TIMEOUT_S = 120.0
@@ -53,7 +52,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def make_plan(folder: Path, interactions: Interactions, seconds: float) -> DemoPlan:
-    """A plan on free ports; a long run replays more slowly, so that the stream lasts."""
+    """A plan on free ports."""
     taken: set[int] = set()
     while len(taken) < len(REGIONS) + 2:
         taken.add(ports.free(HOST))
@@ -61,10 +60,10 @@ def make_plan(folder: Path, interactions: Interactions, seconds: float) -> DemoP
     return DemoPlan(
         folder=folder,
         bootstrap=f"{HOST}:{broker_port}",
-        model="movies",
+        model=MODEL,
         stores={region: f"{HOST}:{port}" for region, port in zip(REGIONS, store_ports, strict=True)},
         monitor_port=monitor_port,
-        rate=min(RATE, len(interactions) / seconds),
+        rate=replay_rate(len(interactions), seconds),
         seconds=seconds,
     )
 

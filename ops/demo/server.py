@@ -1,7 +1,6 @@
 """The serving loop, a process of its own: ranks items for the users of the replay with rows of every region."""
 
 import logging
-import sys
 import threading
 import time
 from collections import deque
@@ -108,16 +107,12 @@ def serve(plan: DemoPlan, interactions: Interactions, clients: dict[str, StoreCl
             write_status(plan.folder / SERVER_FILE, status)
 
 
-def main() -> None:
-    """Serve as the plan in the folder named by the first argument says, until SIGTERM."""
+def main(folder: Path) -> None:
+    """Serve as the plan in ``folder`` says, until SIGTERM."""
     stop = stop_on_signals()
-    plan = DemoPlan.read(Path(sys.argv[1]))
+    plan = DemoPlan.read(folder)
     clients = {
         region: StoreClient(region, plan.model, stores=[address], timeout_s=LOOKUP_TIMEOUT_S)
         for region, address in plan.stores.items()
     }
     serve(plan, Interactions.load(plan.folder / STREAM_FILE), clients, stop)
-
-
-if __name__ == "__main__":
-    main()

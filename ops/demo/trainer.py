@@ -1,7 +1,6 @@
 """The online trainer, a process of its own: scores each interaction with rows from every region, learns, publishes."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -139,10 +138,10 @@ def publish(publisher: Publisher, step: Step, position: int) -> None:
     )
 
 
-def main() -> None:
-    """Train as the plan in the folder named by the first argument says, until SIGTERM at the latest."""
+def main(folder: Path) -> None:
+    """Train as the plan in ``folder`` says, until SIGTERM at the latest."""
     stop = stop_on_signals()
-    plan = DemoPlan.read(Path(sys.argv[1]))
+    plan = DemoPlan.read(folder)
     interactions = Interactions.load(plan.folder / STREAM_FILE)
     clients = {
         region: StoreClient(region, plan.model, stores=[address], timeout_s=LOOKUP_TIMEOUT_S)
@@ -152,7 +151,3 @@ def main() -> None:
     cluster = KafkaCluster(plan.bootstrap)
     with Publisher(plan.model, cluster=cluster, trainer=TRAINER, on_rollback=trainer.rolled_back) as publisher:
         trainer.run(publisher, stop)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ekko.ops.demo.plan import FILE, DemoPlan
+from ekko.ops.demo.plan import FILE, RATE, DemoPlan
 from ekko.ops.demo.processes import data_plane
-from ekko.ops.demo.run import RATE, empty_folder, make_plan
+from ekko.ops.demo.run import empty_folder, make_plan
 from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
 from ekko.schemas.errors import ConfigurationError
 
