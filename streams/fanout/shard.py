@@ -75,12 +75,17 @@ class ShardFanout:
     # ---- taking over -------------------------------------------------------------------------------------------------
 
     def absorb(self) -> None:
-        """Rebuilding: everything read so far waits, and earlier writers have sent its markers and refusals."""
+        """Rebuilding: everything read so far waits, and earlier writers have sent its markers.
+
+        Refusals are told once more, for an earlier writer may not have read the catalogue far enough to decide; their
+        key is the origin, so that no more than one of them stays.
+        """
+        self.intake.reconsider(self._catalogue.end)
         arrivals, self.intake.arrivals = self.intake.arrivals, {}
         for (group, table), parts in arrivals.items():
             self._wait(group, table, combine(parts))
         self.sequencer.resume([barrier.epoch for barrier in self.intake.barriers])
-        self.intake.barriers, self.intake.refusals = [], []
+        self.intake.barriers = []
         self.pending.drop(self.intake.voids)
         for arrival in self.forgotten:
             self.pending.drop_arrival(arrival)
