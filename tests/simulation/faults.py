@@ -15,9 +15,15 @@ class Killed(BaseException):
 
 @dataclass(slots=True)
 class Doom:
-    """When a process is killed: at the so-manieth moment from now at which it touches the outside; None: not at all."""
+    """How one life of a process ends.
+
+    Attributes:
+        countdown: it is killed at the so-manieth moment from now at which it touches the outside; None: not at all.
+        dead: it was killed; whatever Python still runs of it reaches nobody.
+    """
 
     countdown: int | None = None
+    dead: bool = False
 
     def pass_moment(self, moment: str) -> None:
         """One such moment."""
@@ -55,19 +61,14 @@ class Weather:
 
 
 class SeededFaults(Faults):
-    """Faults of one process towards one cluster.
-
-    Attributes:
-        cut_off: only this process does not reach the broker.
-    """
+    """Faults of one life of a process towards one cluster."""
 
     def __init__(self, cluster: str, weather: Weather, clock: Clock, rng: random.Random, doom: Doom) -> None:
         self._cluster, self._weather, self._clock, self._rng, self._doom = cluster, weather, clock, rng, doom
-        self.cut_off = False
 
     def reachable(self) -> bool:
         """See `Faults.reachable`."""
-        return not self.cut_off and self._clock.now_s >= self._weather.away_until_s.get(self._cluster, 0.0)
+        return not self._doom.dead and self._clock.now_s >= self._weather.away_until_s.get(self._cluster, 0.0)
 
     def interrupt(self, moment: str) -> None:
         """See `Faults.interrupt`."""

@@ -14,7 +14,7 @@ class Machine(ABC):
     """A process with a supervisor: killed, it is started again some time later, knowing nothing but what is durable.
 
     Attributes:
-        doom: when it is killed next.
+        doom: how its present life ends.
     """
 
     restart_after_s = (0.01, 1.0)
@@ -57,8 +57,9 @@ class Machine(ABC):
 
     def _end(self) -> None:
         self.up = False
-        self.doom.countdown = None
+        self.doom.dead = True
         self.crash()
+        self.doom = Doom()
         rng = self.environment.rng
         self._start_at_s = self.environment.clock.now_s + rng.uniform(*self.restart_after_s)
 
@@ -118,6 +119,7 @@ class FanoutMachine(Machine):
         if self.up and self.zombie is None:
             self.environment.log(f"{self.name}: another instance takes over while the old one lives on")
             self.zombie, self.fanout = self.fanout, None
+            self.doom = Doom()
             self.up = False
             self._start_at_s = 0.0
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ekko.schemas import topics
 from ekko.streams.log import Partition
+from ekko.streams.memory_broker import TRANSACTION_TIMEOUT_S
 from tests.simulation.checks.acknowledged import check_acknowledged
 from tests.simulation.checks.rejections import check_rejections
 from tests.simulation.checks.replicas import (
@@ -87,6 +88,7 @@ class World:
         environment = self.environment
         environment.weather.clear()
         environment.log("healed")
+        environment.clock.now_s += TRANSACTION_TIMEOUT_S  # whatever hangs ends
         for machine in self.machines:
             machine.rest_easy()
         for trainer in self.trainers:
@@ -124,6 +126,11 @@ class World:
             check_as_of(truth, replica)
         check_equal_vectors_equal_bits(self.replicas)
         check_regions_equal(self.replicas)
+
+    def end(self) -> None:
+        """Whatever Python still runs of the processes reaches nobody."""
+        for machine in self.machines:
+            machine.doom.dead = True
 
     def _region_log(self, region: str) -> RegionLog:
         return read_region(self.environment.brokers[region], self.scenario.model, region, self.scenario.shards)
@@ -194,6 +201,9 @@ def simulate(seed: int, trace: Callable[[str], None] = lambda _: None) -> None:
     trace(repr(scenario))
     world = World(scenario, trace)
     with world.environment.clock.installed():
-        world.live()
-        world.come_to_rest()
-        world.check()
+        try:
+            world.live()
+            world.come_to_rest()
+            world.check()
+        finally:
+            world.end()
