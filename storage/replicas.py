@@ -66,7 +66,7 @@ class Replicas:
         """
         tried: Counter[str] = Counter()
         self._refresh_if_due()
-        plan = self._directory.plan(keys, shards, tried, time.monotonic())
+        plan = self._first_plan(keys, shards)
         answers: list[tuple[Indices | slice, _Answer]] = []
         while plan:
             failed: list[Indices] = []
@@ -79,6 +79,14 @@ class Replicas:
             waiting = np.concatenate(failed) if failed else None
             plan = [] if waiting is None else self._plan_again(keys, waiting, shards, tried)
         return answers
+
+    def _first_plan(self, keys: UInt64s, shards: int) -> list[tuple[str, Indices | slice]]:
+        """A shard that nobody is known to hold may have got a holder since the members were last asked for."""
+        try:
+            return self._directory.plan(keys, shards, {}, time.monotonic())
+        except NotReady:
+            self._refresh()
+            return self._directory.plan(keys, shards, {}, time.monotonic())
 
     def _plan_again(
         self, keys: UInt64s, waiting: Indices, shards: int, tried: Counter[str]

@@ -97,7 +97,7 @@ class Applier:
 
     @property
     def ready(self) -> bool:
-        """Whether rows may be read: all shards that are not halted, and one at least, were read to the ends of the start.
+        """Whether rows may be read: the shards that are not halted, one at least, were read to the ends of the start.
 
         With a void that it cannot undo a replica stops serving.
         """

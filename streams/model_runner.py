@@ -65,7 +65,7 @@ class ModelRunner:
         self._shards = shards
         self._memory_bytes = memory_bytes
         self._changed = changed
-        self._ready = False
+        self._told: tuple[object, ...] = ()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ekko-{model.name}", daemon=True)
@@ -158,8 +158,11 @@ class ModelRunner:
         assert self.store is not None
         assert self.applier is not None
         self.store.publish(self.applier.state, serving=self.applier.ready and not self.applier.unserved)
-        if self.applier.ready != self._ready:
-            self._ready = self.applier.ready
+        flushed = self.store.flushed
+        voids = self.applier.state.voids, () if flushed is None else flushed.voids
+        told = (self.applier.ready, voids, frozenset(self.applier.halted))
+        if told != self._told:  # who rolls back waits for these to be announced
+            self._told = told
             self._changed()
 
     def _answer_calls(self) -> None:

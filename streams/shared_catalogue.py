@@ -30,6 +30,11 @@ class SharedCatalogue:
         """See `Catalogue.models`."""
         return self._catalogue.models
 
+    @property
+    def regions(self) -> dict[str, RegionDeclaration]:
+        """See `Catalogue.regions`."""
+        return self._catalogue.regions
+
     def region(self, name: str) -> RegionDeclaration:
         """See `Catalogue.region`."""
         return self._catalogue.region(name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.storage.served import Health
-from ekko.streams.log import Cluster
+from ekko.streams.log import Bounds, Cluster, Partition
 from ekko.streams.model_runner import ModelRunner
 from ekko.streams.store_metrics import StoreMetrics
 from ekko.streams.store_watch import Watchdog, lags, lane_partitions, progress
@@ -70,16 +70,17 @@ class StoreHealth:
 
     def _look(self, runners: Mapping[str, ModelRunner]) -> None:
         for name, runner in runners.items():
+            if runner.applier is None:
+                continue
             try:
-                lag = self._measure(name, runner)
+                bounds = self._cluster.bounds(lane_partitions(runner.applier.state, self._region))
             except TopicMissing as error:  # a reader notices only after half a minute
                 self._judge_missing(name, error)
             except EkkoError as error:
                 _log.warning("model %s: the ends of its lanes are not known: %s", name, error)
             else:
                 self._missing_s.pop(name, None)
-                if lag is not None:
-                    self._judge(name, runner, lag)
+                self._judge(name, runner, self._measure(name, runner, bounds))
 
     def _judge_missing(self, name: str, error: TopicMissing) -> None:
         """A deleted model's topics may go before its end is read; those of a live one must be there."""
@@ -87,13 +88,12 @@ class StoreHealth:
         if time.monotonic() - self._missing_s.setdefault(name, time.monotonic()) > self._stall_s:
             raise error
 
-    def _measure(self, name: str, runner: ModelRunner) -> int | None:
-        """The model's lag, noted in the metrics; None before it has begun. Raises as `Cluster.bounds`."""
-        applier, store = runner.applier, runner.store
-        if applier is None or store is None:
-            return None
-        state, halted, metrics = applier.state, applier.halted, self._metrics
-        bounds = self._cluster.bounds(lane_partitions(state, self._region))
+    def _measure(self, name: str, runner: ModelRunner, bounds: Mapping[Partition, Bounds]) -> int:
+        """The model's lag; that and what else there is to tell is noted in the metrics."""
+        applier, store, metrics = runner.applier, runner.store, self._metrics
+        assert applier is not None
+        assert store is not None
+        state, halted = applier.state, applier.halted
         found = lags(state, self._region, bounds, halted)
         for lane, lag in found.items():
             metrics.lag.labels(name, lane).set(lag)

@@ -42,6 +42,7 @@ class StoreSettings:
         region, replica: who it is; a replica's name is its own within the region.
         shards: shards that it owns of every model; None for all.
         data: folder; host, port: of its server (port 0: a free one).
+        advertise: host:port told to clients; None for the address of the server.
         memory_bytes: bound of each model's rows, index and journals.
         stall_s: without progress for so long, though there is lag, it says that it is unhealthy; three times as long,
             and it ends.
@@ -53,6 +54,7 @@ class StoreSettings:
     shards: frozenset[int] | None = None
     host: str = "127.0.0.1"
     port: int = 7070
+    advertise: str | None = None
     memory_bytes: int = 4 * 1024**3
     stall_s: float = 20.0
 
@@ -61,7 +63,7 @@ class StoreProcess:
     """One replica.
 
     Args:
-        cluster: the region's; central: where signals go (the same where there is only one).
+        cluster: the region's; signals go there, too, and its fan-out passes them on.
 
     Raises:
         StoreLocked: another process has the data folder.
@@ -69,7 +71,7 @@ class StoreProcess:
         ConnectionFailed, TopicMissing: the cluster cannot be read, or holds no catalogue.
     """
 
-    def __init__(self, cluster: Cluster, settings: StoreSettings, *, central: Cluster | None = None) -> None:
+    def __init__(self, cluster: Cluster, settings: StoreSettings) -> None:
         self._cluster = cluster
         self._settings = settings
         self._lock = FolderLock(settings.data, f"replica {settings.replica} of region {settings.region}")
@@ -79,7 +81,7 @@ class StoreProcess:
         self._region = self._catalogue.region(settings.region)
         self._myself = unready(settings.region, settings.replica, self.address, time.time_ns() // 1_000)
         self._membership = Membership(cluster, self._myself)
-        self._signals = SignalRelay(central or cluster)
+        self._signals = SignalRelay(cluster)
         self._metrics = StoreMetrics()
         self._wake = threading.Event()
         self._health = StoreHealth(cluster, settings.region, self._metrics, settings.stall_s)
@@ -88,8 +90,8 @@ class StoreProcess:
 
     @property
     def address(self) -> str:
-        """host:port of its server."""
-        return self._server.address
+        """host:port where clients reach it."""
+        return self._settings.advertise or self._server.address
 
     @property
     def runners(self) -> dict[str, ModelRunner]:
@@ -112,6 +114,9 @@ class StoreProcess:
                 self._wait(stop)
         finally:
             self._end()
+        for runner in self.runners.values():
+            if runner.failure is not None:  # the last flush: nothing is lost, but somebody should look at the disk
+                raise runner.failure
 
     def _wait(self, stop: threading.Event) -> None:
         """Until something changes or a tick is over; `stop` is looked at often, for a signal sets nothing else."""
@@ -135,7 +140,13 @@ class StoreProcess:
         self._signals.pass_on()
 
     def _follow_catalogue(self) -> None:
-        """Start models that are new, end those that are gone."""
+        """Start models that are new, end those that are gone.
+
+        Raises:
+            EkkoError: the region itself is gone, or another one has its name now.
+        """
+        if self._catalogue.regions.get(self._region.name) != self._region:
+            raise EkkoError(f"region {self._region.name} was deleted or declared anew", hint="start this store anew")
         declared = self._catalogue.models
         runners = self.runners
         for name, runner in list(runners.items()):
@@ -211,8 +222,9 @@ class StoreProcess:
             interval = runner.metrics.latency.take_interval()
             if interval.blocks:
                 self._report(runner.model.name, "update_latency_ms", interval.total_ms, interval.blocks)
-        ready = self._health.told.ready
-        self._membership.announce(standing(self._myself, ready=ready, models=tuple(states), durable=tuple(durable)))
+        told = self._health.told
+        now = standing(self._myself, ready=told.ready, models=tuple(states), durable=tuple(durable), halted=told.halted)
+        self._membership.announce(now)
 
     def _report(self, model: str, metric: str, value: float, count: int) -> None:
         source = f"store/{self._settings.replica}"

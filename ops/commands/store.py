@@ -1,13 +1,17 @@
 """`ekko store`: one replica of a region's parameters, and its HTTP server."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ekko.ops.options import Bootstrap, Config, Region, RegionBootstrap
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.limits import MAX_SHARDS
+
+if TYPE_CHECKING:
+    from ekko.ops.settings import Settings
+    from ekko.streams.kafka import KafkaCluster
 
 app = typer.Typer()
 
@@ -49,6 +53,9 @@ def store(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 7070,
+    advertise: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address told to clients; the one listened on if left out.")
+    ] = None,
     memory: Annotated[
         str, typer.Option(metavar="4GiB", help="Bound of the rows, index and journals of each model.")
     ] = "4GiB",
@@ -62,13 +69,11 @@ def store(
 ) -> None:
     """Hold a region's parameters and serve them over HTTP, until Ctrl-C or SIGTERM.
 
-    Killed at any moment it goes on from its last flush and the lanes, and serves again once it has caught up. Replicas
-    of a region run side by side and need no others. Look at /health, /ready, /metrics, /v1/models and /v1/members.
+    Killed at any moment it goes on from its last flush and the lanes. See /health, /ready, /metrics and /v1/members.
     """
-    from ekko.ops.process import central_cluster, region_cluster, stop_on_signals
+    from ekko.ops.process import stop_on_signals
     from ekko.ops.settings import load
-    from ekko.schemas.declarations import RegionDeclaration, check_name
-    from ekko.streams.catalogue import Catalogue
+    from ekko.schemas.declarations import check_name
     from ekko.streams.store_process import StoreProcess, StoreSettings
 
     check_name(f"r{replica}", "replica")
@@ -81,15 +86,23 @@ def store(
         shards=parse_shards(shards),
         host=host,
         port=port,
+        advertise=advertise,
         memory_bytes=parse_bytes(memory),
         stall_s=stall_seconds,
     )
-    stop = stop_on_signals()
-    central = central_cluster(settings)
+    StoreProcess(_cluster(settings, region), chosen).run(stop_on_signals())
+
+
+def _cluster(settings: "Settings", region: str) -> "KafkaCluster":
+    """The region's cluster: if our settings name it, the central one is not asked at all."""
+    from ekko.ops.process import central_cluster, region_cluster
+    from ekko.schemas.declarations import RegionDeclaration
+    from ekko.streams.catalogue import Catalogue
+
     declared = RegionDeclaration(region)
-    if settings.of_region(region).bootstrap is None:  # else its own cluster mirrors all that a store needs
-        catalogue = Catalogue(central)
+    if settings.of_region(region).bootstrap is None:
+        catalogue = Catalogue(central_cluster(settings))
         catalogue.refresh()
         declared = catalogue.region(region)
         catalogue.close()
-    StoreProcess(region_cluster(settings, declared), chosen, central=central).run(stop)
+    return region_cluster(settings, declared)

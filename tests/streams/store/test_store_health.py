@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import urllib3
 
-from ekko.ops.broker import Broker
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.errors import EkkoError, StoreUnwritable, TopicMissing
@@ -20,13 +19,6 @@ from ekko.streams.store_process import StoreProcess, StoreSettings
 from tests.streams.lanes_by_hand import Lanes
 
 STALL_S = 1.5
-
-
-@pytest.fixture
-def lanes(broker: Broker, kafka: KafkaCluster, topic_prefix: str) -> Iterator[Lanes]:
-    lanes = Lanes(broker, kafka, topic_prefix)
-    yield lanes
-    lanes.close()
 
 
 class Running:

@@ -3,17 +3,17 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.epochs import EpochRange
+from ekko.schemas.errors import NotReady
 from ekko.schemas.hashing import checksum
 from ekko.schemas.quantize import to_float
 from ekko.schemas.replicas import Member
@@ -23,31 +23,10 @@ from ekko.streams.declaring import delete_model
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from tests.streams.lanes_by_hand import Lanes
+from tests.streams.store.conftest import Start
 from tests.streams.store_child import StoreChild
 
 EXPRESS, BULK = Lane.EXPRESS, Lane.BULK
-Start = Callable[..., StoreChild]
-
-
-@pytest.fixture
-def lanes(broker: Broker, kafka: KafkaCluster, topic_prefix: str) -> Iterator[Lanes]:
-    lanes = Lanes(broker, kafka, topic_prefix)
-    yield lanes
-    lanes.close()
-
-
-@pytest.fixture
-def start(broker: Broker, lanes: Lanes, tmp_path: Path) -> Iterator[Start]:
-    children: list[StoreChild] = []
-
-    def start_store(*flags: str, folder: str = "store", replica: str = "a") -> StoreChild:
-        children.append(StoreChild(broker, lanes.region_name, tmp_path / folder, *flags, replica=replica))
-        return children[-1]
-
-    yield start_store
-    for child in children:
-        if child.process.poll() is None:
-            child.kill()
 
 
 def served(child: StoreChild, lanes: Lanes, table: str = "embedding") -> dict[int, list[float]]:
@@ -267,10 +246,15 @@ def test_replicas_share_the_shards_and_the_client_finds_both(lanes: Lanes, start
     second.wait_ready(lanes.model.name)
     lanes.send(EXPRESS, 0, value=2)
     lanes.send(EXPRESS, 1, value=3)
-    first.wait("heard of b", lambda: len(first.get("/v1/members")[1]) == 2)
     keys = np.concatenate([lanes.keys(0, 3), lanes.keys(1, 3)])
     with StoreClient("east", lanes.model.name, stores=[first.address]) as client:
-        first.wait("applied", lambda: bool(client.lookup("embedding", keys).found.all()))
+
+        def found() -> bool:
+            with suppress(NotReady):  # until the first has heard that the second is ready
+                return bool(client.lookup("embedding", keys).found.all())
+            return False
+
+        first.wait("applied", found)
         rows = client.lookup("embedding", keys)
     assert (rows.values * 2.0**24)[:, 0].tolist() == [2, 2, 2, 3, 3, 3]
     assert sorted(rows.state.shards) == [0, 1]

@@ -1,0 +1,70 @@
+"""Voids, learnt early, late, or in the time it was down: undone before it serves, and durable at once."""
+
+import pytest
+
+from ekko.schemas.blocks import Lane
+from ekko.schemas.epochs import EpochRange
+from tests.streams.lanes_by_hand import Lanes
+from tests.streams.store.conftest import Open
+
+EXPRESS, BULK = Lane.EXPRESS, Lane.BULK
+
+
+def test_a_void_from_the_control_topic_is_undone_and_made_durable_at_once(lanes: Lanes, open_replica: Open) -> None:
+    lanes.send(EXPRESS, 0)
+    lanes.mark(lanes.barrier())
+    replica = open_replica()
+    lanes.send(EXPRESS, 0, value=40)
+    lanes.send(BULK, 1, value=41)
+    replica.settle()
+    assert replica.rows() == lanes.truth()
+    barrier = lanes.barrier(void=EpochRange(1, 1))
+    lanes.control(barrier)
+    replica.settle()
+    assert replica.rows() == lanes.truth()
+    assert replica.applier.state.voids == (EpochRange(1, 1),)
+    replica.kill()  # waits for the flush that the void asked for, as its thread would have gone on
+    replica = open_replica()
+    assert replica.applier.state.voids == (EpochRange(1, 1),)
+    assert replica.rows() == lanes.truth()
+    lanes.mark(barrier)
+    lanes.send(BULK, 0, value=5, arrival=1, effective=1)  # late: arrives after its epoch became void
+    replica.settle()
+    assert replica.rows() == lanes.truth()
+    assert replica.applier.state.shards[0].generation == 1
+
+
+@pytest.mark.parametrize("by", ["control", "marker"])
+def test_voids_of_the_time_it_was_down_are_undone_before_it_is_ready(lanes: Lanes, open_replica: Open, by: str) -> None:
+    lanes.mark(lanes.barrier())
+    replica = open_replica()
+    lanes.send(EXPRESS, 0, value=40)
+    replica.settle(flush=True)
+    replica.kill()
+    barrier = lanes.barrier(void=EpochRange(1, 1))
+    if by == "control":
+        lanes.control(barrier)
+    else:
+        lanes.mark(barrier)
+    lanes.send(EXPRESS, 1, value=6)
+    replica = open_replica()
+    while not replica.applier.ready:
+        replica.applier.step(0.0, 0.1)
+    assert replica.rows() == lanes.truth()
+    assert replica.applier.state.voids == (EpochRange(1, 1),)
+
+
+def test_overlapping_voids_and_states_that_are_left(lanes: Lanes, open_replica: Open) -> None:
+    replica = open_replica()
+    for epoch in range(1, 5):
+        lanes.send(EXPRESS, 0, value=epoch)
+        lanes.send(BULK, 1, value=10 * epoch)
+        lanes.mark(lanes.barrier())
+    lanes.mark(lanes.barrier(void=EpochRange(3, 4)))
+    lanes.send(EXPRESS, 0, value=1000)
+    replica.settle()
+    lanes.mark(lanes.barrier(void=EpochRange(2, 5)))
+    replica.settle()
+    assert replica.rows() == lanes.truth()
+    for state in (0, 1, 2, 6):
+        assert replica.rows(as_of=state) == lanes.truth(before_epoch=state)
