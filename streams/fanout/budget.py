@@ -4,6 +4,8 @@ import math
 import threading
 from dataclasses import dataclass
 
+from ekko.streams.fanout.pending import Allowance
+
 HORIZON_S = 0.1
 """A transaction carries at most this much of the budget in bulk bytes: express never waits longer behind it."""
 
@@ -29,15 +31,15 @@ class Budget:
     """Token bucket over all that a region's fan-out instance sends, in bytes on the wire.
 
     Express is sent at once and may put the bucket into debt; bulk gets what is there. Bulk that has waited longer than
-    its maximal age gets `bulk_share` of the rate even when express takes everything: that is its starvation bound.
-    Thread-safe.
+    its maximal age gets `bulk_share` of the rate, by age, even when express takes everything: that is its starvation
+    bound. Thread-safe.
 
     Args:
         rate: bytes a second; None: unlimited.
         bulk_share: part of the rate that overdue bulk is sure of, 0 to 1.
     """
 
-    def __init__(self, rate: float | None, *, bulk_share: float = 0.1, now_s: float = 0.0) -> None:
+    def __init__(self, rate: float | None, *, bulk_share: float = 0.25, now_s: float = 0.0) -> None:
         self._lock = threading.Lock()
         self._rate, self._bulk_share = rate, bulk_share
         self._all = None if rate is None else _Bucket(rate, rate * HORIZON_S, now_s)
@@ -57,15 +59,16 @@ class Budget:
             self._all.rate = self._rate * (share or 1.0)
             self._sure.rate = self._all.rate * self._bulk_share
 
-    def for_bulk(self, now_s: float, *, overdue: bool) -> float:
+    def for_bulk(self, now_s: float, *, overdue: bool) -> Allowance:
         """Bytes of bulk that may go in a transaction now; infinite without a budget."""
         if self._all is None or self._sure is None:
-            return math.inf
+            return Allowance(math.inf)
         with self._lock:
             self._all.refill(now_s)
             self._sure.refill(now_s)
             # Half a horizon at least: many transactions of a row or two would cost more than they carry.
-            return max(self._all.worthwhile(), self._sure.worthwhile() if overdue else 0.0)
+            in_turn = self._sure.worthwhile() if overdue else 0.0
+            return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
 
     def in_debt(self, now_s: float) -> bool:
         """Whether express alone has taken more than there is."""
@@ -75,8 +78,8 @@ class Budget:
             self._all.refill(now_s)
             return self._all.tokens < 0
 
-    def spend(self, express_bytes: int, bulk_bytes: int, now_s: float) -> None:
-        """Account for what was sent, bytes after compression."""
+    def spend(self, express_bytes: float, bulk_bytes: float, in_turn_bytes: float, now_s: float) -> None:
+        """Account for what was sent, in bytes on the wire; `in_turn_bytes` of the bulk were sent for their age."""
         if self._all is None or self._sure is None:
             return
         with self._lock:
@@ -84,4 +87,4 @@ class Budget:
             self._sure.refill(now_s)
             # Debt is bounded by a second of budget: after a burst of express, bulk does not pay for ever.
             self._all.tokens = max(self._all.tokens - express_bytes - bulk_bytes, -self._all.rate)
-            self._sure.tokens = max(self._sure.tokens - bulk_bytes, -self._sure.rate)
+            self._sure.tokens = max(self._sure.tokens - in_turn_bytes, -self._sure.rate)

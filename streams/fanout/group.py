@@ -13,6 +13,7 @@ from ekko.streams.fanout import metrics
 from ekko.streams.fanout.admission import Reason
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.intake import Refusal
+from ekko.streams.fanout.pending import Allowance
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
@@ -39,6 +40,7 @@ class GroupFanout:
         self._reader: Reader | None = None
         self._writer: TransactionalWriter | None = None
         self._retry_at_s = 0.0
+        self._in_turn_bytes = 0.0
         self._fenced, self._taken_s = 0, 0.0
         self._transaction_bytes = context.settings.transaction_bytes
         self._labels = context.region.name, model.name, str(number)
@@ -174,16 +176,19 @@ class GroupFanout:
         context = self._context
         oldest_us = min((shard.pending.oldest_us for shard in self._shards.values()), default=0)
         overdue = oldest_us / 1e6 < now_s - context.settings.bulk_max_age_s
-        bulk_bytes = min(context.budget.for_bulk(now_s, overdue=overdue), self._transaction_bytes)
+        allowance = context.budget.for_bulk(now_s, overdue=overdue)
+        allowance = Allowance(min(allowance.total, self._transaction_bytes), allowance.in_turn)
+        in_turn = allowance.in_turn
         batches = []
         # The shard that was first is last next time: a full budget starves nobody.
         order = list(self._shards)
         self._shards = {number: self._shards[number] for number in order[1:] + order[:1]}
         for shard in self._shards.values():
-            batch = shard.plan(context.sorter, now_s, bulk_bytes)
+            batch = shard.plan(context.sorter, now_s, allowance)
             if batch is not None:
                 batches.append(batch)
-                bulk_bytes -= batch.bulk_bytes
+                allowance = allowance.after(batch.bulk_bytes)
+        self._in_turn_bytes = in_turn - allowance.in_turn
         return batches
 
     def _write(self, batches: list[Batch], now_s: float) -> None:
@@ -207,7 +212,7 @@ class GroupFanout:
         for place, offset in zip(lanes, offsets, strict=True):
             if place is not None:
                 self._shards[place[0]].sequencer.committed({place[1]: offset + 1})
-        self._context.budget.spend(sent[Lane.EXPRESS], sent[Lane.BULK], now_s)
+        self._context.budget.spend(sent[Lane.EXPRESS], sent[Lane.BULK], self._in_turn_bytes, now_s)
         metrics.TRANSACTION_SECONDS.labels(*self._labels[:2]).observe(took_s)
         self._adapt(took_s)
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.epochs import Barrier, EpochRange, Settled, is_void
 from ekko.schemas.errors import GapError
 from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refused, Undecided
@@ -161,7 +160,7 @@ class Intake:
         elif len(verdict.block.keys):
             group = Group(epoch.epoch, verdict.effective)
             self.tables[verdict.table.name] = verdict.table
-            self.arrivals.setdefault((group, verdict.block.table), []).append(_updates(verdict.block))
+            self.arrivals.setdefault((group, verdict.block.table), []).append(_updates(verdict))
 
     def _open(self, barrier: Barrier, record: Record) -> None:
         if barrier.epoch != self.epoch.epoch + 1:
@@ -184,10 +183,12 @@ class Intake:
             }
 
 
-def _updates(block: DeltaBlock) -> RowUpdates:
+def _updates(admitted: Admitted) -> RowUpdates:
+    block = admitted.block
     count = len(block.keys)
+    step = 2.0**-admitted.table.fraction_bits
     created = np.zeros(count, np.bool_) if block.created is None else block.created
-    return RowUpdates(block.keys, block.deltas, created, np.full(count, block.published_us), block.catalogue)
+    return RowUpdates(block.keys, block.deltas, created, np.full(count, block.published_us), block.catalogue, step)
 
 
 def _place(record: Record) -> str:

@@ -1,23 +1,19 @@
 """Bulk rows that wait for bandwidth: one exact sum a key and (arrival epoch, effective epoch)."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ekko.schemas.epochs import EpochRange, is_void
 from ekko.schemas.errors import GapError
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
-from ekko.streams.fanout.rows import KEY_BYTES, Bools, Indices, Int64s, RowUpdates, rows_fitting
-from ekko.streams.fanout.slots import SortedSlots
+from ekko.streams.fanout.pending_table import FAR_FUTURE_US, PendingTable
+from ekko.streams.fanout.rows import Bools, Indices, RowUpdates
 
-FAR_FUTURE_US = int(np.iinfo(np.int64).max)
 PART_BYTES = 256
 """What a lane record's head, key and framing may take."""
-
-_Value = TypeVar("_Value", bound=np.generic)
 
 
 class Group(NamedTuple):
@@ -27,137 +23,15 @@ class Group(NamedTuple):
     effective: int
 
 
-class PendingTable:
-    """Waiting rows of one table in one group. A row whose sum is zero does not wait: there is nothing to send."""
+class Allowance(NamedTuple):
+    """Bytes of bulk that may go now, before compression; `in_turn` of them by age, the others by size of change."""
 
-    def __init__(self, dim: int) -> None:
-        self._slots = SortedSlots()
-        self._keys: UInt64s = np.empty(0, np.uint64)
-        self._sums: Int32s = np.empty((0, dim), np.int32)
-        self._created: Bools = np.empty(0, np.bool_)
-        self._published: Int64s = np.empty(0, np.int64)
-        self._waits: Bools = np.empty(0, np.bool_)
-        self._cursor = 0
-        self._oldest: int | None = None
-        self.catalogue = 0
-        self.rows = 0
+    total: float
+    in_turn: float = 0.0
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-        columns = (self._keys, self._sums, self._created, self._published, self._waits)
-        return sum(column.nbytes for column in columns) + self._slots.nbytes
-
-    @property
-    def oldest_us(self) -> int:
-        """When the oldest delta that waits was published; the far future if none does."""
-        if self._oldest is None:
-            waiting = self._published[: len(self._slots)][self._waits[: len(self._slots)]]
-            self._oldest = int(waiting.min()) if len(waiting) else FAR_FUTURE_US
-        return self._oldest
-
-    def add(self, updates: RowUpdates) -> None:
-        """Add deltas to what waits for their keys."""
-        slots = self._slots.find_or_add(updates.keys)
-        self._reserve(len(self._slots))
-        before = self._waits[slots]
-        fresh = ~before
-        self._keys[slots] = updates.keys
-        self._sums[slots] += updates.deltas
-        self._created[slots] = updates.created | (self._created[slots] & before)
-        self._published[slots] = np.where(
-            fresh, updates.published_us, np.minimum(self._published[slots], updates.published_us)
-        )
-        after = self._sums[slots].any(axis=1)
-        self._waits[slots] = after
-        self.rows += int(np.count_nonzero(after)) - int(np.count_nonzero(before))
-        self.catalogue = max(self.catalogue, updates.catalogue)
-        self._oldest = None
-
-    def subtract(self, keys: UInt64s, deltas: Int32s) -> bool:
-        """Take deltas (distinct keys) back; False, changing nothing, where a key was never added."""
-        slots = self._slots.find(keys)
-        if (slots < 0).any():
-            return False
-        self.rows -= int(np.count_nonzero(self._waits[slots]))
-        self._sums[slots] -= deltas
-        self._waits[slots] = self._sums[slots].any(axis=1)
-        self.rows += int(np.count_nonzero(self._waits[slots]))
-        self._oldest = None
-        return True
-
-    def take_with(self, updates: RowUpdates) -> tuple[RowUpdates, Bools]:
-        """`updates` plus what waits for the same keys, which waits no longer; and which rows that were, bool[N]."""
-        slots = self._slots.find(updates.keys)
-        waiting = slots >= 0
-        waiting[waiting] = self._waits[slots[waiting]]
-        if not waiting.any():
-            return updates, waiting
-        taken = self._take(slots[waiting])
-        deltas, created, published = updates.deltas.copy(), updates.created.copy(), updates.published_us.copy()
-        deltas[waiting] += taken.deltas
-        created[waiting] |= taken.created
-        published[waiting] = np.minimum(published[waiting], taken.published_us)
-        catalogue = max(self.catalogue, updates.catalogue)
-        return RowUpdates(updates.keys, deltas, created, published, catalogue), waiting
-
-    def take(self, limit: int) -> RowUpdates:
-        """Up to `limit` waiting rows, which wait no longer, keys rising.
-
-        Rows are taken in a circle, in the order in which their keys first came: each one's turn comes before any
-        other's second.
-        """
-        return self._advance(self._next(limit))
-
-    def take_fitting(self, budget_bytes: float, *, at_least: int = 0) -> RowUpdates:
-        """As `take`: as many rows as fit `budget_bytes` on the wire before compression, or `at_least`."""
-        row_bytes = KEY_BYTES + self._sums.shape[1]
-        slots = self._next(int(max(at_least, min(budget_bytes // row_bytes, self.rows))))
-        return self._advance(slots[: max(at_least, rows_fitting(self._sums[slots], budget_bytes))])
-
-    def _next(self, limit: int) -> Indices:
-        """The next waiting slots in turn, up to `limit`."""
-        count = len(self._slots)
-        found = np.empty(0, np.intp)
-        start, left = self._cursor, count
-        while len(found) < min(limit, self.rows) and left > 0:
-            # Look at about as many slots as are wanted: a pass over all for a few rows costs more than sending them.
-            stop = min(start + max(4 * limit, 1024), count, start + left)
-            found = np.append(found, start + np.flatnonzero(self._waits[start:stop]))
-            left -= stop - start
-            start = stop % count
-        return found[:limit]
-
-    def _advance(self, slots: Indices) -> RowUpdates:
-        if len(slots):
-            self._cursor = int(slots[-1]) + 1
-        return self._take(slots)
-
-    def _take(self, slots: Indices) -> RowUpdates:
-        order = slots[np.argsort(self._keys[slots])]
-        taken = RowUpdates(
-            self._keys[order], self._sums[order], self._created[order], self._published[order], self.catalogue
-        )
-        self._sums[slots] = 0
-        self._waits[slots] = False
-        self.rows -= len(slots)
-        self._oldest = None
-        return taken
-
-    def _reserve(self, count: int) -> None:
-        if count > len(self._keys):
-            capacity = max(count, 2 * len(self._keys), 64)
-            self._keys = _grown(self._keys, capacity)
-            self._sums = _grown(self._sums, capacity)
-            self._created = _grown(self._created, capacity)
-            self._published = _grown(self._published, capacity)
-            self._waits = _grown(self._waits, capacity)
-
-
-def _grown(column: npt.NDArray[_Value], capacity: int) -> npt.NDArray[_Value]:
-    larger = np.zeros((capacity, *column.shape[1:]), column.dtype)
-    larger[: len(column)] = column
-    return larger
+    def after(self, used: float) -> "Allowance":
+        """What is left after so many bytes, those in turn first."""
+        return Allowance(max(0.0, self.total - used), max(0.0, self.in_turn - used))
 
 
 class Pending:
@@ -226,13 +100,27 @@ class Pending:
         waiting = self._tables.get((group, table))
         return (updates, np.zeros(len(updates), np.bool_)) if waiting is None else waiting.take_with(updates)
 
-    def take(self, budget_bytes: float) -> Iterator[tuple[Group, str, RowUpdates]]:
-        """Rows for at most `budget_bytes` on the wire, before compression, what arrived first going first.
+    def take(self, allowance: Allowance) -> Iterator[tuple[Group, str, RowUpdates]]:
+        """Rows for at most `allowance` on the wire: all of them if they fit, else some in turn, and the most changed.
 
-        A budget above 0 lets at least one row go, however small it is: rows are not cut in pieces. Yields group, table
-        and rows; each part also counts PART_BYTES for its record's head.
+        An allowance above 0 lets at least one row go, however small it is: rows are not cut in pieces. Yields group,
+        table and rows; each part also counts PART_BYTES for its record's head.
         """
-        at_least = int(budget_bytes > 0)
+        if allowance.total <= 0:
+            return
+        everything = sum(PART_BYTES + table.most_bytes for table in self._tables.values() if table.rows)
+        in_turn = allowance.total if everything <= allowance.total else allowance.in_turn
+        used, at_least = 0, 1
+        if in_turn > 0:
+            for group, name, updates in self._take_in_turn(in_turn):
+                used, at_least = used + PART_BYTES + updates.wire_bytes, 0
+                yield group, name, updates
+        if self.rows:
+            yield from self._take_largest(allowance.total - used, at_least)
+
+    def _take_in_turn(self, budget_bytes: float) -> Iterator[tuple[Group, str, RowUpdates]]:
+        """What arrived first goes first, within a table in turn."""
+        at_least = 1
         order = sorted(self._tables.items(), key=lambda item: (item[0][0].arrival, item[1].oldest_us))
         for (group, name), table in order:
             updates = table.take_fitting(budget_bytes - PART_BYTES, at_least=at_least)
@@ -240,6 +128,36 @@ class Pending:
                 at_least = 0
                 budget_bytes -= PART_BYTES + updates.wire_bytes
                 yield group, name, updates
+
+    def _take_largest(self, budget_bytes: float, at_least: int) -> Iterator[tuple[Group, str, RowUpdates]]:
+        """What has changed most goes first, over all groups and tables."""
+        parts = len(self._largest(budget_bytes, at_least))
+        for at, slots in self._largest(budget_bytes - parts * PART_BYTES, at_least).items():
+            updates = self._tables[at].take_slots_fitting(slots, budget_bytes - PART_BYTES, at_least=at_least)
+            if len(updates):
+                at_least = 0
+                budget_bytes -= PART_BYTES + updates.wire_bytes
+                yield *at, updates
+
+    def _largest(self, budget_bytes: float, at_least: int) -> dict[tuple[Group, str], Indices]:
+        """Slots by group and table, those that have changed most first, for about so many bytes."""
+        tables = [(at, table, table.waiting()) for at, table in self._tables.items() if table.rows]
+        if not tables or (budget_bytes <= 0 and not at_least):
+            return {}
+        changes = np.concatenate([table.changes(slots) for _, table, slots in tables])
+        row_bytes = np.concatenate([np.full(len(slots), table.usual_row_bytes) for _, table, slots in tables])
+        count = int(min(max(at_least, budget_bytes // row_bytes.min()), len(changes)))
+        first = np.argpartition(-changes, count - 1)[:count] if count else np.empty(0, np.intp)
+        first = first[np.argsort(-changes[first])]
+        fits = int(np.searchsorted(np.cumsum(row_bytes[first]), budget_bytes, side="right"))
+        chosen = first[: max(fits, at_least)]
+        bounds = np.cumsum([0, *(len(slots) for _, _, slots in tables)])
+        found = {}
+        for number, (at, _, slots) in enumerate(tables):
+            mine = chosen[(chosen >= bounds[number]) & (chosen < bounds[number + 1])] - bounds[number]
+            if len(mine):
+                found[at] = slots[mine]
+        return found
 
     def drop(self, voids: tuple[EpochRange, ...]) -> None:
         """Forget what belongs to void epochs."""

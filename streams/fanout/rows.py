@@ -1,7 +1,7 @@
 """Row updates on their way through the fan-out: columnar, summed exactly, never touched one by one in Python."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 
 Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
@@ -26,6 +27,7 @@ class RowUpdates:
         created: bool[N], rows that a trainer has just created.
         published_us: int64[N], entry into `publish` of the oldest delta summed in each row, microseconds since 1970.
         catalogue: catalogue offset (end) that a reader must have reached to know the table.
+        step: value of the integer 1 in parameter units, 2**-fraction_bits.
     """
 
     keys: UInt64s = field(repr=False)
@@ -33,6 +35,7 @@ class RowUpdates:
     created: Bools = field(repr=False)
     published_us: Int64s = field(repr=False)
     catalogue: int = 0
+    step: float = 1.0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -44,8 +47,12 @@ class RowUpdates:
 
     def select(self, rows: Bools | Indices | slice) -> "RowUpdates":
         """Some of the rows, in their order."""
-        return RowUpdates(
-            self.keys[rows], self.deltas[rows], self.created[rows], self.published_us[rows], self.catalogue
+        return replace(
+            self,
+            keys=self.keys[rows],
+            deltas=self.deltas[rows],
+            created=self.created[rows],
+            published_us=self.published_us[rows],
         )
 
 
@@ -67,7 +74,8 @@ def combine(parts: Sequence[RowUpdates]) -> RowUpdates:
     if len(starts):
         created = np.logical_or.reduceat(created[order], starts)
         published = np.minimum.reduceat(published[order], starts)
-    return RowUpdates(keys[starts], deltas, created, published, max(part.catalogue for part in parts))
+    catalogue = max(part.catalogue for part in parts)
+    return RowUpdates(keys[starts], deltas, created, published, catalogue, parts[0].step)
 
 
 def is_rising(keys: UInt64s) -> bool:

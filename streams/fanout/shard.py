@@ -12,7 +12,7 @@ from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.admission import Admission, CatalogueView
 from ekko.streams.fanout.intake import Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
-from ekko.streams.fanout.pending import PART_BYTES, Group, Pending
+from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
 from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine
 from ekko.streams.fanout.score import l1_norms
 from ekko.streams.fanout.sequencer import Draft, Sequencer, in_order
@@ -102,12 +102,8 @@ class ShardFanout:
         """Take the next source record, see `Intake.read`."""
         return self.intake.read(record)
 
-    def plan(self, sorter: Sorter, now_s: float, bulk_bytes: float) -> Batch | None:
-        """What to write now, None if there is nothing.
-
-        Args:
-            bulk_bytes: how many bytes of bulk may go, before compression.
-        """
+    def plan(self, sorter: Sorter, now_s: float, allowance: Allowance) -> Batch | None:
+        """What to write now, None if there is nothing; `allowance`: of bulk."""
         self.intake.reconsider(self._catalogue.end)
         barriers, self.intake.barriers = self.intake.barriers, []
         refusals, self.intake.refusals = self.intake.refusals, []
@@ -115,7 +111,7 @@ class ShardFanout:
             self.pending.drop(self.intake.voids)
         drafts = [Draft(Lane.EXPRESS, Group(barrier.epoch, barrier.epoch), barrier=barrier) for barrier in barriers]
         express, bulk = self._sort_arrivals(sorter, now_s)
-        bulk = self._pace(bulk, bulk_bytes)
+        bulk = self._pace(bulk, allowance)
         drafts += express + bulk
         if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
             # What waited has cancelled out: nothing is to be sent, but that must be told.
@@ -149,14 +145,14 @@ class ShardFanout:
                     drafts.append(Draft(lane, group, name, part))
         return express, bulk
 
-    def _pace(self, arrived: list[Draft], bulk_bytes: float) -> list[Draft]:
+    def _pace(self, arrived: list[Draft], allowance: Allowance) -> list[Draft]:
         """The bulk that may go now; the rest waits."""
-        if not self.pending.rows and sum(draft.nbytes for draft in arrived) <= bulk_bytes:
+        if not self.pending.rows and sum(draft.nbytes for draft in arrived) <= allowance.total:
             return arrived
         for draft in arrived:
             assert draft.rows is not None
             self._wait(draft.group, draft.table, draft.rows)
-        return [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.pending.take(bulk_bytes)]
+        return [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.pending.take(allowance)]
 
     def _wait(self, group: Group, table: str, updates: RowUpdates) -> None:
         """Let updates wait, or forget them if there is no room: then their whole arrival epoch is computed again."""

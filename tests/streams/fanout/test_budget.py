@@ -9,22 +9,22 @@ from ekko.streams.fanout.budget import HORIZON_S, Budget
 
 def test_without_a_budget_everything_goes() -> None:
     budget = Budget(None)
-    budget.spend(10**12, 10**12, 1.0)
-    assert budget.for_bulk(1.0, overdue=False) == math.inf
+    budget.spend(10**12, 10**12, 0, 1.0)
+    assert budget.for_bulk(1.0, overdue=False) == (math.inf, 0)
 
 
 def test_at_most_a_tenth_of_a_second_of_budget_at_a_time() -> None:
     budget = Budget(1_000_000.0)
-    assert budget.for_bulk(100.0, overdue=True) == 1_000_000.0 * HORIZON_S
+    assert budget.for_bulk(100.0, overdue=True).total == 1_000_000.0 * HORIZON_S
 
 
 def test_over_time_bulk_gets_what_express_leaves() -> None:
     budget, sent = Budget(10_000.0), 0.0
     for tick in range(1, 1001):
         now_s = tick * 0.01
-        budget.spend(60, 0, now_s)  # express: 6,000 bytes a second
-        allowed = budget.for_bulk(now_s, overdue=False)
-        budget.spend(0, int(allowed), now_s)
+        budget.spend(60, 0, 0, now_s)  # express: 6,000 bytes a second
+        allowed = budget.for_bulk(now_s, overdue=False).total
+        budget.spend(0, allowed, 0, now_s)
         sent += allowed
     assert sent == pytest.approx(4_000 * 10, rel=0.05)
 
@@ -33,14 +33,14 @@ def test_overdue_bulk_gets_its_share_of_a_link_full_of_express() -> None:
     budget, overdue = Budget(10_000.0, bulk_share=0.1), 0.0
     for tick in range(1, 1001):
         now_s = tick * 0.01
-        budget.spend(150, 0, now_s)  # express: half as much again as the budget
+        budget.spend(150, 0, 0, now_s)  # express: half as much again as the budget
         allowed = budget.for_bulk(now_s, overdue=True)
-        budget.spend(0, int(allowed), now_s)
-        overdue += allowed
+        budget.spend(0, allowed.total, allowed.in_turn, now_s)
+        overdue += allowed.total
     assert overdue == pytest.approx(0.1 * 10_000 * 10, rel=0.1)
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     budget = Budget(1_000.0)
-    budget.spend(0, 100, 10.0)
-    assert budget.for_bulk(5.0, overdue=False) == 0.0
+    budget.spend(0, 100, 0, 10.0)
+    assert budget.for_bulk(5.0, overdue=False) == (0, 0)

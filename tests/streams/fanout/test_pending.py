@@ -9,7 +9,8 @@ import pytest
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import GapError
 from ekko.schemas.quantize import Int32s
-from ekko.streams.fanout.pending import PART_BYTES, Group, Pending, PendingTable
+from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
+from ekko.streams.fanout.pending_table import PendingTable
 from ekko.streams.fanout.rows import RowUpdates, combine, sum_segments
 from ekko.streams.fanout.slots import SortedSlots
 
@@ -103,15 +104,16 @@ def test_the_budget_is_kept_whatever_the_width_of_the_values() -> None:
         pending = Pending()
         pending.add(NOW, "t", updates(list(range(1_000)), [[value] * 8] * 1_000))
         budget = PART_BYTES + 10 * (8 + 8 * width) + 3
-        parts = list(pending.take(budget))
+        assert 1 <= sum(len(rows) for _, _, rows in pending.take(Allowance(budget))) <= 10
+        parts = list(pending.take(Allowance(budget)))  # by now it knows how wide these values are
         assert [len(rows) for _, _, rows in parts] == [10]
 
 
 def test_a_budget_smaller_than_a_row_lets_one_go_and_an_empty_one_none() -> None:
     pending = Pending()
     pending.add(NOW, "t", updates([1, 2], [[10**6] * 500] * 2))
-    assert [len(rows) for _, _, rows in pending.take(5.0)] == [1]
-    assert list(pending.take(0.0)) == []
+    assert [len(rows) for _, _, rows in pending.take(Allowance(5.0))] == [1]
+    assert list(pending.take(Allowance(0.0))) == []
     assert pending.rows == 1
 
 
@@ -120,7 +122,7 @@ def test_what_arrived_first_goes_first() -> None:
     pending.add(Group(5, 5), "t", updates([1], [[1]], 10))
     pending.add(Group(4, 2), "t", updates([1], [[1]], 30))
     pending.add(Group(4, 4), "u", updates([1], [[1]], 20))
-    assert [group for group, _, _ in pending.take(1e9)] == [Group(4, 4), Group(4, 2), Group(5, 5)]
+    assert [group for group, _, _ in pending.take(Allowance(1e9))] == [Group(4, 4), Group(4, 2), Group(5, 5)]
 
 
 def test_void_epochs_are_dropped_and_settled_groups_release_their_memory() -> None:
@@ -129,7 +131,7 @@ def test_void_epochs_are_dropped_and_settled_groups_release_their_memory() -> No
         pending.add(Group(arrival, arrival), "t", updates([1], [[1]]))
     pending.drop((EpochRange(2, 2),))
     assert (pending.rows, pending.oldest_arrival) == (2, 1)
-    assert len(list(pending.take(1e9))) == 2
+    assert len(list(pending.take(Allowance(1e9)))) == 2
     before = pending.nbytes
     pending.drop_empty(current=3)
     assert pending.nbytes < before
@@ -145,3 +147,39 @@ def test_subtracting_what_never_arrived_is_an_error() -> None:
         pending.subtract(NOW, "t", np.array([2], np.uint64), np.array([[5]], np.int32))
     with pytest.raises(GapError):
         pending.subtract(Group(9, 9), "t", np.array([1], np.uint64), np.array([[5]], np.int32))
+
+
+def test_what_has_changed_most_goes_first_and_a_part_goes_in_turn() -> None:
+    pending = Pending()
+    pending.add(NOW, "small", updates(list(range(100)), [[key] for key in range(1, 101)]))
+    pending.add(NOW, "large", updates([500], [[50, 50, 50]]))
+    room = 3 * (8 + 2) + 2 * PART_BYTES
+    sent = {key: name for _, name, rows in pending.take(Allowance(room)) for key in rows.keys.tolist()}
+    assert sent[99] == "small"
+    assert sent[500] == "large"
+    assert 0 not in sent
+    in_turn = PART_BYTES + 2 * (8 + 1)
+    sent = {
+        key: name for _, name, rows in pending.take(Allowance(in_turn + 300, in_turn)) for key in rows.keys.tolist()
+    }
+    assert {0, 1} <= sent.keys(), "the oldest in turn"
+    assert 97 in sent, "and the largest"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_way_of_taking_is_exact(seed: int) -> None:
+    dice, random_ = random.Random(seed), np.random.default_rng(seed)
+    pending = Pending()
+    plain: defaultdict[tuple[Group, str, int], Int32s] = defaultdict(lambda: np.zeros(2, np.int32))
+    for _ in range(60):
+        group, name = Group(dice.randint(1, 3), 1), dice.choice(("t", "u"))
+        keys = np.unique(random_.integers(0, 60, dice.randint(1, 25)).astype(np.uint64))
+        deltas = random_.integers(-30_000, 30_000, (len(keys), 2), dtype=np.int32)
+        pending.add(group, name, updates(keys.tolist(), deltas.tolist()))
+        for key, delta in zip(keys.tolist(), deltas, strict=True):
+            plain[group, name, key] = plain[group, name, key] + delta
+        allowance = Allowance(dice.choice((0.0, 300.0, 900.0)), dice.choice((0.0, 280.0)))
+        for at, table, rows in pending.take(allowance):
+            for key, row in zip(rows.keys.tolist(), rows.deltas, strict=True):
+                assert np.array_equal(row, plain.pop((at, table, key)))
+        assert pending.rows == sum(row.any() for row in plain.values())

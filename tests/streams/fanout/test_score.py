@@ -120,7 +120,7 @@ def test_equal_scores_are_express_until_the_link_is_in_debt() -> None:
     budget = Budget(1_000.0, now_s=1.0)
     sorter = sorter_at(99.0, budget=budget)
     assert express(sorter, [[10]] * 5) == [True] * 5
-    budget.spend(5_000, 0, 1.0)
+    budget.spend(5_000, 0, 0, 1.0)
     assert express(sorter, [[10]] * 5) == [False] * 5
     assert express(sorter, [[10], [1_000]]) == [False, True]
 
