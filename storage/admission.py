@@ -1,16 +1,31 @@
 """What a store refuses at its door, before anything changes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput, ConfigurationError, MemoryExhausted
+from ekko.schemas.errors import BadInput, ConfigurationError, MemoryExhausted, StoreCorrupt
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState
+from ekko.storage.disk_trouble import START_ANEW
 from ekko.storage.manifest import TableEntry
 from ekko.storage.table import Table
+
+
+@contextmanager
+def locating(path: Path) -> Iterator[None]:
+    """Have what is found corrupt inside name the store's folder."""
+    try:
+        yield
+    except StoreCorrupt as error:
+        if str(path) in error.message:
+            raise
+        hint = error.hint or START_ANEW
+        raise StoreCorrupt(f"store {path}: {error.message}", hint=hint) from error
 
 
 def check_shapes(table: TableDeclaration, keys: UInt64s, deltas: Int32s) -> None:

@@ -2,11 +2,13 @@
 
 `J` journal u32 table u16 key u64 -> row: one cell an entry (zero values are kept).
 `M` -> manifest.
+`N` -> commits so far, u64.
 `R` table u16 key u64 -> arrival epoch u32, row: one cell a row that is not zero.
 Numbers in prefixes and keys are big-endian, so that cells sort by number; arrival and row values are little-endian.
 """
 
 MANIFEST = b"M"
+COMMITS = b"N"
 
 
 def rows_prefix(table: int) -> bytes:

@@ -7,6 +7,7 @@ from ekko.schemas.errors import StoreCorrupt
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.cells import entry_width, journal_prefix
+from ekko.storage.disk_trouble import START_ANEW
 from ekko.storage.durable import Durable
 from ekko.storage.journal_directory import JournalDirectory
 
@@ -47,6 +48,6 @@ class EntrySource:
         if not found.all():
             raise StoreCorrupt(
                 f"table {self._table}: {int((~found).sum())} entries of journal {label} are missing on disk",
-                hint="move the folder away: the replica then fills an empty one from a peer or the lanes",
+                hint=START_ANEW,
             )
         return values

@@ -56,7 +56,13 @@ class Segment:
         mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             mapping.madvise(mmap.MADV_HUGEPAGE)
+        self._mapping = mapping
         self.arrays: Mapping[str, Array] = _views(mapping, columns)
+
+    def discard(self, start: int, stop: int) -> None:
+        """Give the memory of bytes start..stop (multiples of a page) back to the system; they read as zero again."""
+        if stop > start and hasattr(mmap, "MADV_REMOVE"):
+            self._mapping.madvise(mmap.MADV_REMOVE, start, stop - start)
 
     @classmethod
     def create(cls, columns: Sequence[Column]) -> "Segment":

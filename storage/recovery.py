@@ -8,6 +8,7 @@ from ekko.schemas.errors import StoreCorrupt
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.cells import entry_width, journal_prefix, row_width, rows_prefix
+from ekko.storage.disk_trouble import START_ANEW
 from ekko.storage.durable import Bytes, Durable
 from ekko.storage.flush import hashes_of
 from ekko.storage.manifest import JournalEntry, Manifest, TableEntry
@@ -47,7 +48,7 @@ def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:
         raise StoreCorrupt(
             f"table {entry.name}: {rows} rows with checksum {checksum:016x} are on disk, "
             f"the last flush left {entry.rows} with {entry.checksum:016x}",
-            hint="move the folder away: the replica then fills an empty one from a peer or the lanes",
+            hint=START_ANEW,
         )
 
 

@@ -27,9 +27,10 @@ from rocksdict import (
     SstFileWriter,
 )
 
-from ekko.schemas.errors import EkkoError, StoreCorrupt, StoreUnwritable
+from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import UInt64s
-from ekko.storage.cells import MANIFEST
+from ekko.storage.cells import COMMITS, MANIFEST
+from ekko.storage.disk_trouble import corrupt, unwritable
 from ekko.storage.durable import Batch, Bytes, Cells
 from ekko.storage.folder_lock import FolderLock
 from ekko.storage.sst_builder import SstBuilder
@@ -40,11 +41,11 @@ _INLINE_CELLS = 4096
 
 _BLOCK_CACHE_BYTES = 64 << 20
 _BACKGROUND_JOBS = 2
-_DATABASE, _INCOMING = "rocksdb", "incoming"
+DATABASE, _INCOMING, _NOTED = "rocksdb", "incoming", "commits"
 
 
 class RocksDurable:
-    """One folder: `rocksdb/` the database, `incoming/` files to be ingested, `LOCK` our lock.
+    """One folder: `rocksdb/`, the database; `incoming/`, files to be ingested; `LOCK`; `commits`, their number.
 
     Raises:
         StoreLocked: another process has the folder open.
@@ -57,7 +58,6 @@ class RocksDurable:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._incoming = path / _INCOMING
-        self._number = 0
         try:
             self._lock = FolderLock(path, "a store")
         except OSError as error:
@@ -66,6 +66,7 @@ class RocksDurable:
         try:
             self._remove_orphans()
             self._database = _opened(path)
+            self._commits = self._checked_commits()
         except BaseException:
             self._release()
             raise
@@ -76,16 +77,18 @@ class RocksDurable:
 
     def commit(self, batch: Batch) -> None:
         """Write one sorted file and ingest it; see `Durable.commit`."""
-        self._number += 1
-        file = self._incoming / f"{self._number}.sst"
+        number = self._commits + 1
+        file = self._incoming / f"{number}.sst"
         try:
             if sum(len(cells.keys) for cells in batch.cells) <= _INLINE_CELLS:
-                write_file(file, batch)
+                write_file(file, batch, number)
             else:
-                self._builder.build(file, batch)
+                self._builder.build(file, batch, number)
             ingestion = IngestExternalFileOptions()
             ingestion.set_move_files(True)
             self._database.ingest_external_file([str(file)], ingestion)
+            self._commits = number
+            self._note_commits()
         except EkkoError:
             raise
         except Exception as error:  # rocksdict raises bare Exception for all that RocksDB reports
@@ -104,27 +107,30 @@ class RocksDurable:
 
     def manifest(self) -> bytes | None:
         """The last manifest committed."""
-        try:
-            value: bytes | None = self._database.get(MANIFEST)
-        except Exception as error:
-            raise corrupt(self._path, error) from error
-        return value
+        return self._value(MANIFEST)
 
     def scan(self, prefix: bytes, width: int) -> Iterator[tuple[UInt64s, Bytes]]:
         """See `Durable.scan`; checksums are verified by RocksDB on the way."""
         reads = ReadOptions()
         reads.set_iterate_upper_bound(_end(prefix))
         reads.set_readahead_size(4 << 20)
-        cells = self._database.items(from_key=prefix, read_opt=reads)
-        while True:
-            try:
-                part = list(islice(cells, _CELLS_AT_ONCE))
-            except Exception as error:
-                raise corrupt(self._path, error) from error
-            if not part:
-                return
+        cells, reached = self._database.items(from_key=prefix, read_opt=reads), prefix
+        while part := list(islice(cells, _CELLS_AT_ONCE)):
             keys, values = zip(*part, strict=True)
+            reached = keys[-1] + b"\0"
             yield self._columns(prefix, keys, values, width)
+        self._check_end(reached, reads)
+
+    def _check_end(self, reached: bytes, reads: ReadOptions) -> None:
+        """Whether a scan ended because there was no more: rocksdict's iteration ends silently at a damaged block."""
+        cells = self._database.iter(reads)
+        cells.seek(reached)
+        try:
+            cells.status()
+        except Exception as error:
+            raise corrupt(self._path, error) from error
+        if cells.valid():
+            raise corrupt(self._path, "a scan ended before its end")
 
     def fetch(self, prefix: bytes, keys: UInt64s, width: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
         """See `Durable.fetch`."""
@@ -160,6 +166,30 @@ class RocksDurable:
         except OSError as error:
             raise unwritable(self._path, error) from error
 
+    def _checked_commits(self) -> int:
+        """Commits so far; RocksDB opens at an older one, and says nothing, when its own manifest has lost its end."""
+        stored = self._value(COMMITS)
+        commits = int.from_bytes(stored, "big") if stored else 0
+        noted = self._path / _NOTED
+        text = noted.read_text() if noted.exists() else ""
+        expected = int(text) if text.isdigit() else 0  # a power cut may have left it empty
+        if commits < expected:
+            self._database.close()
+            raise corrupt(self._path, f"{expected} commits were made, only {commits} of them are there")
+        return commits
+
+    def _note_commits(self) -> None:
+        draft = self._path / f"{_NOTED}.new"
+        draft.write_text(str(self._commits))
+        draft.replace(self._path / _NOTED)
+
+    def _value(self, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._database.get(key)
+        except Exception as error:
+            raise corrupt(self._path, error) from error
+        return value
+
     def _columns(
         self, prefix: bytes, keys: Sequence[bytes], values: Sequence[bytes], width: int
     ) -> tuple[UInt64s, Bytes]:
@@ -173,8 +203,8 @@ class RocksDurable:
         return data.reshape(len(parts), width)
 
 
-def write_file(file: Path, batch: Batch) -> None:
-    """Write a batch as one sorted file and sync it."""
+def write_file(file: Path, batch: Batch, number: int) -> None:
+    """Write a batch, the store's commit of that number, as one sorted file and sync it."""
     writer = SstFileWriter(_options())
     writer.open(str(file))
     before = [cells for cells in batch.cells if cells.prefix < MANIFEST]
@@ -182,6 +212,7 @@ def write_file(file: Path, batch: Batch) -> None:
     for cells in sorted(before, key=lambda cells: cells.prefix):
         _write_cells(writer, cells)
     writer[MANIFEST] = batch.manifest
+    writer[COMMITS] = number.to_bytes(8, "big")
     for cells in sorted(after, key=lambda cells: cells.prefix):
         _write_cells(writer, cells)
     writer.finish()
@@ -217,7 +248,7 @@ def _joined_values(cells: Cells, part: npt.NDArray[np.int64]) -> list[bytes]:
 
 
 def _opened(path: Path) -> Rdict:
-    database = path / _DATABASE
+    database = path / DATABASE
     options = _options()
     new = not database.exists() or not any(database.iterdir())
     options.create_if_missing(new)
@@ -256,19 +287,3 @@ def _options() -> Options:
 def _end(prefix: bytes) -> bytes:
     """The first key after all that begin with `prefix`."""
     return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
-
-
-def corrupt(path: Path, reason: object) -> StoreCorrupt:
-    """What to tell when a check of the folder fails."""
-    return StoreCorrupt(
-        f"store {path}: {reason}",
-        hint="move the folder away: the replica then fills an empty one from a peer or the lanes",
-    )
-
-
-def unwritable(path: Path, reason: object) -> StoreUnwritable:
-    """What to tell when the folder cannot be written."""
-    return StoreUnwritable(
-        f"store {path} cannot be written: {reason}",
-        hint="free disk space or make the folder writable; what was readable stays so, the next flush tries again",
-    )

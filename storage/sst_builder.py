@@ -23,6 +23,9 @@ from ekko.storage.memory import Column, Segment
 _RESERVED = 1 << 38
 """Address space of the shared memory; pages are committed as arrays are allocated."""
 
+_KEPT = 512 << 20
+"""Memory that stays committed between batches: page faults would stall the writer while it captures the next one."""
+
 _LINE = 64
 
 
@@ -47,21 +50,24 @@ class SstBuilder:
         return self._bytes[start : start + size].view(kind).reshape(shape)
 
     def reset(self) -> None:
-        """The batch is done: its memory is for the next one."""
+        """The batch is done: its memory is for the next one, but for what an unusually large one took."""
         self._used = 0
+        self._memory.discard(_KEPT, -(-self._highest // _KEPT) * _KEPT)
+        self._highest = min(self._highest, _KEPT)
 
     def memory_bytes(self) -> int:
-        """The most a batch has taken: that much stays committed."""
+        """What stays committed, or is in use."""
         return self._highest
 
-    def build(self, file: Path, batch: Batch) -> None:
-        """Have `file` written from a batch whose arrays were all allocated here.
+    def build(self, file: Path, batch: Batch, number: int) -> None:
+        """Have `file` written from a batch, commit `number`, whose arrays were all allocated here.
 
         Raises:
             StoreUnwritable: the helper could not write it, or died.
         """
         request = {
             "file": str(file),
+            "number": number,
             "manifest": batch.manifest.hex(),
             "cells": [self._described(cells) for cells in batch.cells],
         }

@@ -40,7 +40,7 @@ def _serve(request: dict[str, Any], memory: npt.NDArray[np.uint8]) -> None:
         )
         for part in request["cells"]
     )
-    write_file(Path(request["file"]), Batch(cells, bytes.fromhex(request["manifest"])))
+    write_file(Path(request["file"]), Batch(cells, bytes.fromhex(request["manifest"])), request["number"])
 
 
 def _array(memory: npt.NDArray[np.uint8], place: list[Any]) -> npt.NDArray[Any]:

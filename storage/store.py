@@ -11,7 +11,7 @@ from ekko.schemas.epochs import EpochRange, is_void
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.admission import check_dim, check_identity, check_room, check_shapes
+from ekko.storage.admission import check_dim, check_identity, check_room, check_shapes, locating
 from ekko.storage.arena import row_bytes
 from ekko.storage.durable import Durable
 from ekko.storage.entry_source import EntrySource
@@ -80,7 +80,8 @@ class Store(StoreReads):
             positions = {shard: ShardPosition() for shard in sorted(shards)}
             state = ReplicaState(model.name, incarnation, region_incarnation, positions)
             store = cls(path, model, state, memory_bytes, keeper)
-            store._recover(model.tables, keeper.manifest())
+            with locating(path):
+                store._recover(model.tables, keeper.manifest())
         except BaseException:
             keeper.close()
             raise

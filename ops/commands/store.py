@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ekko.ops.options import Bootstrap, Config, Region, RegionBootstrap
+from ekko.ops.options import Bootstrap, Config, RegionBootstrap
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.limits import MAX_SHARDS
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ekko.ops.settings import Settings
     from ekko.streams.kafka import KafkaCluster
 
-app = typer.Typer()
+app = typer.Typer(invoke_without_command=True)
 
 
 def parse_shards(text: str | None) -> frozenset[int] | None:
@@ -40,10 +40,23 @@ def parse_bytes(text: str) -> int:
         raise ConfigurationError(f"--memory {text!r} is no size", hint="write e.g. 4GiB or 500MB") from error
 
 
-@app.command(epilog="Example: ekko store --region east --replica a --shards 0-3,6 --data /var/lib/ekko --port 7070")
+@app.command(epilog="Example: ekko store check /var/lib/ekko")
+def check(
+    data: Annotated[Path, typer.Argument(help="The --data folder of a store that does not run now.")],
+) -> None:
+    """Read everything a stopped store has on disk and compare it with the checksums and counts of its last flush."""
+    from ekko.ops.store_check import describe
+    from ekko.storage.checking import check_folder, find_stores
+
+    for folder in find_stores(data):
+        typer.echo(describe(check_folder(folder)))
+
+
+@app.callback(epilog="Example: ekko store --region east --replica a --shards 0-3,6 --data /var/lib/ekko --port 7070")
 def store(
+    context: typer.Context,
     *,
-    region: Region,
+    region: Annotated[str | None, typer.Option(help="Name of the region.")] = None,
     replica: Annotated[str, typer.Option(help="Name of this replica, its own within the region.")] = "0",
     shards: Annotated[
         str | None, typer.Option(metavar="0-3,6", help="Shards that it owns of every model; all if left out.")
@@ -71,6 +84,10 @@ def store(
 
     Killed at any moment it goes on from its last flush and the lanes. See /health, /ready, /metrics and /v1/members.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if region is None:
+        raise ConfigurationError("--region is missing", hint="name the region whose parameters this store is to hold")
     from ekko.ops.process import stop_on_signals
     from ekko.ops.settings import load
     from ekko.schemas.declarations import check_name

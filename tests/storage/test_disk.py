@@ -1,0 +1,255 @@
+"""What disks do to a store: bytes flip, files end early or vanish, space runs out. Said aloud, never a wrong row."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rocksdict import Options, Rdict
+
+from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.errors import ConfigurationError, FormatTooNew, StoreCorrupt, StoreLocked, StoreUnwritable
+from ekko.storage.checking import check_folder, find_stores
+from ekko.storage.store import Store
+from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
+
+ROWS = 3_000
+FEW = 1_500
+LARGE = 20_000
+"""Fewer and more cells than are written in the store's own process."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A closed store with rows and journals on disk."""
+    with opened(tmp_path / "store") as store:
+        for epoch in range(4):
+            store.apply("embedding", epoch, epoch, np.arange(ROWS, dtype=np.uint64), uniform_deltas(ROWS, epoch + 1))
+            store.flush(store.state)
+    return tmp_path / "store"
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    found = sorted((folder / "rocksdb").glob(pattern))
+    assert found
+    return found
+
+
+def content(folder: Path) -> list[tuple[int, int, int]]:
+    """Checksums as of every state; opening is allowed to fail."""
+    with opened(folder) as store:
+        return [(state, store.checksum("embedding", state), store.row_count("embedding")) for state in range(5)]
+
+
+def content_or_error(folder: Path) -> list[tuple[int, int, int]] | StoreCorrupt:
+    try:
+        return content(folder)
+    except StoreCorrupt as error:
+        return error
+
+
+def test_any_flipped_byte_is_noticed_or_harmless(folder: Path, tmp_path: Path) -> None:
+    expected = content(folder)
+    random = np.random.default_rng(0)
+    noticed = 0
+    for file in [*files(folder, "*.sst"), *files(folder, "MANIFEST-*"), *files(folder, "CURRENT")]:
+        for place in random.integers(0, file.stat().st_size, 6).tolist():
+            shutil.copytree(folder, tmp_path / "hurt")
+            hurt = tmp_path / "hurt" / "rocksdb" / file.name
+            data = bytearray(hurt.read_bytes())
+            data[place] ^= 0x40
+            hurt.write_bytes(data)
+            found = content_or_error(tmp_path / "hurt")
+            noticed += isinstance(found, StoreCorrupt)
+            assert found == expected or (isinstance(found, StoreCorrupt) and "hurt" in found.message and found.hint)
+            shutil.rmtree(tmp_path / "hurt")
+    assert noticed > 20
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("harm", [cut_in_half, Path.unlink], ids=["truncated", "missing"])
+@pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT"])
+def test_files_that_end_early_or_are_gone(folder: Path, pattern: str, harm: Callable[[Path], None]) -> None:
+    harm(files(folder, pattern)[0])
+    with pytest.raises(StoreCorrupt) as caught:
+        open_store(folder)
+    assert str(folder) in caught.value.message
+    with pytest.raises(StoreCorrupt):
+        check_folder(folder)
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[Rdict]:
+    opened_database = Rdict(str(folder / "rocksdb"), Options(raw_mode=True))
+    yield opened_database
+    opened_database.close()
+
+
+def test_a_row_that_is_missing_or_changed_is_noticed_though_every_block_is_sound(folder: Path) -> None:
+    key = b"R\0\0" + (17).to_bytes(8, "big")
+    with database(folder) as rows:
+        row = rows[key]
+        del rows[key]
+    with pytest.raises(StoreCorrupt, match="2999 rows"):
+        open_store(folder)
+    with database(folder) as rows:
+        rows[key] = row[:-1] + b"\x07"
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        open_store(folder)
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        check_folder(folder)
+    with database(folder) as rows:
+        rows[key] = row
+    assert check_folder(folder).tables[0].rows == ROWS
+
+
+def test_a_cell_of_another_length_is_noticed(folder: Path) -> None:
+    with database(folder) as rows:
+        rows[b"J\0\0\0\0\0\0" + (17).to_bytes(8, "big")] = b"short"
+    with pytest.raises(StoreCorrupt, match="long"):
+        open_store(folder)
+
+
+def test_a_manifest_of_a_later_format_asks_for_an_upgrade(folder: Path) -> None:
+    with database(folder) as rows:
+        manifest = json.loads(rows[b"M"])
+        rows[b"M"] = json.dumps(manifest | {"format": 2}).encode()
+    with pytest.raises(FormatTooNew, match="format 2"):
+        open_store(folder)
+    with database(folder) as rows:
+        rows[b"M"] = b"no json"
+    with pytest.raises(StoreCorrupt, match="manifest"):
+        open_store(folder)
+
+
+def test_a_kill_between_writing_and_ingesting_leaves_nothing(folder: Path) -> None:
+    expected = content(folder)
+    (folder / "incoming" / "9.sst").write_bytes(b"half a file")
+    assert content(folder) == expected
+    assert not list((folder / "incoming").iterdir())
+
+
+@contextmanager
+def full_disk(process: int, limit: int) -> Iterator[None]:
+    """No file of the process may grow beyond `limit`, as on a full disk."""
+    before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_FSIZE, before)
+
+
+def helper_of(store: Store) -> int:
+    helper = store._durable._builder._helper  # type: ignore[attr-defined]
+    assert helper is not None
+    return int(helper.pid)
+
+
+@pytest.mark.parametrize("rows", [FEW, LARGE], ids=["written here", "written by the helper"])
+def test_a_full_disk_is_told_and_survived(tmp_path: Path, rows: int) -> None:
+    keys = np.arange(rows, dtype=np.uint64)
+    with opened(tmp_path / "store") as store:
+        store.apply("embedding", 0, 0, np.arange(LARGE, dtype=np.uint64), uniform_deltas(LARGE))
+        store.flush(store.state)
+        store.apply("embedding", 1, 1, keys, uniform_deltas(rows))
+        process = helper_of(store) if rows > FEW else 0
+        with full_disk(process, 100_000), pytest.raises(StoreUnwritable) as caught:
+            store.flush(store.state)
+        assert caught.value.hint
+        assert store.lookup("embedding", keys[:1])[0][0, 0] == 2
+        store.flush(store.state)
+        expected = [store.checksum("embedding", state) for state in range(3)]
+    with opened(tmp_path / "store") as store:
+        assert [store.checksum("embedding", state) for state in range(3)] == expected
+
+
+def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    keys = np.arange(LARGE, dtype=np.uint64)
+    with opened(tmp_path / "store") as store:
+        for epoch in range(2):
+            store.apply("embedding", epoch, epoch, keys, uniform_deltas(LARGE))
+            store.flush(store.state)
+            os.kill(helper_of(store), signal.SIGKILL)
+            store._durable._builder._helper.wait()  # type: ignore[attr-defined]
+        expected = store.checksum("embedding")
+    with opened(tmp_path / "store") as store:
+        assert store.checksum("embedding") == expected
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(StoreUnwritable, match="/proc/store"):
+        open_store(Path("/proc/store"))
+
+
+def test_a_second_process_is_told_who_holds_the_folder(folder: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.storage.stores import open_store\n"
+        "store = open_store(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read(); store.close()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(StoreLocked, match=f"process {other.pid}"):
+            open_store(folder)
+        assert other.stdin is not None
+        other.stdin.close()
+    open_store(folder).close()
+
+
+def test_a_folder_of_another_incarnation_or_other_shards_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="incarnation 7, not 8"):
+        open_store(folder, replace(MODEL, incarnation=8))
+    with pytest.raises(ConfigurationError, match=r"shards \[0, 1\], not \[0, 1, 2\]"):
+        open_store(folder, replace(MODEL, shards=3))
+    with pytest.raises(ConfigurationError, match="dim 64 on disk, 8 in the catalogue"):
+        open_store(folder, replace(MODEL, tables=(TableDeclaration("embedding", 8),)))
+
+
+def test_a_check_tells_what_there_is(folder: Path, tmp_path: Path) -> None:
+    assert find_stores(tmp_path) == [folder]
+    report = check_folder(folder)
+    assert report.state.bound == 0
+    (table,) = report.tables
+    with opened(folder) as store:
+        assert (table.rows, table.checksum) == (ROWS, store.checksum("embedding"))
+        assert table.journals == dict.fromkeys(range(4), ROWS)
+        with pytest.raises(StoreLocked):
+            check_folder(folder)
+    with pytest.raises(ConfigurationError, match="no store"):
+        find_stores(tmp_path / "elsewhere")
+
+
+def test_rows_that_are_zero_leave_the_disk_and_the_memory(tmp_path: Path) -> None:
+    keys = np.arange(ROWS, dtype=np.uint64)
+    with opened(tmp_path / "store") as store:
+        store.apply("embedding", 0, 0, keys, uniform_deltas(ROWS, 3))
+        store.flush(store.state)
+        full = store._tables["embedding"].memory_bytes()
+        store.apply("embedding", 1, 1, keys[1:], uniform_deltas(ROWS - 1, -3))
+        store.raise_bound(2)
+        for _ in range(2):
+            store.flush(store.state)
+        assert store.row_count("embedding") == 1
+        assert store._tables["embedding"].memory_bytes() < full / 100
+        assert not store.lookup("embedding", keys_of(5))[1].any()
+        store.apply("embedding", 2, 2, keys_of(5, 9_999), uniform_deltas(2, 4))
+        assert store.lookup("embedding", keys_of(0, 4, 5, 9_999))[0][:, 0].tolist() == [3, 0, 4, 4]
+        store.flush(store.state)
+    with database(tmp_path / "store") as rows:
+        assert len([key for key in rows.keys(from_key=b"R") if key < b"S"]) == 3
+    assert check_folder(tmp_path / "store").tables[0].rows == 3
