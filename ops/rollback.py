@@ -10,8 +10,8 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.manager.barriers import beginning, rolling_back
-from ekko.streams.manager.history import read_control, read_states
+from ekko.streams.manager.barriers import rolling_back
+from ekko.streams.manager.history import read_history
 from ekko.streams.manager.intervention import actor, intervene
 from ekko.streams.manager.regions import Regions
 from ekko.streams.manager.rollback import Acknowledgements, RollbackPlan, plan_rollback
@@ -47,11 +47,10 @@ def run(settings: Settings, request: Request, tell: Tell) -> bool:
     regions.follow(catalogue.regions)
     regions.start()
     try:
+        history = read_history(central, catalogue.codec, model)
         for name in regions.wait(_REGION_WAIT_S):
             tell(f"region {name} does not answer: its replicas undo when it is back")
-        barrier = read_control(central, catalogue.codec, model) or beginning(model.incarnation or 0)
-        states = read_states(central, catalogue.codec, model)
-        plan = plan_rollback(model, barrier, states, regions.now(), request.to)
+        plan = plan_rollback(model, history.barrier, history.states, regions.now(), request.to)
         _tell_plan(plan, tell)
         if request.dry_run:
             return True
@@ -64,7 +63,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> bool:
             request.model, "rollback", actor(), request.reason, int(time.time() * 1e6), {"to": str(plan.to)}
         )
         start = time.monotonic()
-        opened = intervene(central, catalogue, model, rolling_back(plan.to), entry)
+        opened = intervene(central, catalogue, model, rolling_back(plan.to), entry, known=history)
         void = EpochRange(plan.to, opened.epoch - 1)
         tell(
             f"{time.monotonic() - start:7.3f} s  barrier {opened.epoch} is in the log: void {void.first} to {void.last}"

@@ -215,7 +215,7 @@ class Catalogue:
         deadline = time.monotonic() + timeout_s
         while not reached():
             left_s = deadline - time.monotonic()
-            if not self.poll(min(0.1, max(0.0, left_s))) and left_s <= 0:
+            if not self.poll(min(0.01, max(0.0, left_s))) and left_s <= 0:
                 raise ConnectionFailed(
                     f"{what} was not reached within {timeout_s} s (read up to {self.end})",
                     hint="check that the broker answers; in a region with its own cluster, that its fan-out runs",

@@ -185,7 +185,7 @@ def read_range(cluster: Cluster, starts: Mapping[Partition, int], *, timeout_s: 
         while waiting:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{sorted(waiting)} not read to {ends} within {timeout_s} s")
-            records.extend(record for record in reader.poll(0.1) if record.offset < ends[record.partition])
+            records.extend(record for record in reader.poll(0.01) if record.offset < ends[record.partition])
             # The test is position >= end, never "saw offset end - 1": the last offset may be a transaction marker.
             waiting = {partition for partition in waiting if reader.position(partition) < ends[partition]}
     finally:

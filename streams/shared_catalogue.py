@@ -35,6 +35,11 @@ class SharedCatalogue:
         """See `Catalogue.regions`."""
         return self._catalogue.regions
 
+    def model(self, name: str) -> ModelDeclaration:
+        """The live model `name`; raises ConfigurationError listing those that exist."""
+        with self._lock:
+            return self._catalogue.model(name)
+
     def region(self, name: str) -> RegionDeclaration:
         """See `Catalogue.region`."""
         return self._catalogue.region(name)

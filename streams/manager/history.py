@@ -15,11 +15,11 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import FormatError, FormatTooNew, GapError
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.log import Cluster, Partition, Record, read_all
+from ekko.streams.log import Cluster, Partition, Record, read_all, read_range
 from ekko.streams.manager.barriers import beginning
 
 CONTROL_KEY = b"control"
-_POLL_S = 0.1
+_POLL_S = 0.02
 
 
 class Decoder(Protocol):
@@ -37,26 +37,31 @@ class History:
         barrier: the last committed barrier, or `beginning`.
         states: published states by epoch.
         unpublished: states whose barriers are committed, but whose records are not: their manager died in between.
+        ends: ends of control and states topics when all this was read.
     """
 
     barrier: Barrier
     states: dict[int, ModelState]
     unpublished: list[ModelState]
+    ends: dict[Partition, int]
 
 
 def read_history(cluster: Cluster, codec: Decoder, model: ModelDeclaration, *, timeout_s: float = 30.0) -> History:
-    """Read a model's epochs back; complete only if older writers of its barriers are fenced.
+    """Read a model's epochs back; final only if older writers of its barriers are fenced.
 
     Raises:
         GapError: control record, states and barriers contradict one another, or what is needed is gone.
         FormatTooNew: a newer manager was here.
         TimeoutError: the source could not be read up to the last barrier in time.
     """
-    last = read_control(cluster, codec, model)
-    states = read_states(cluster, codec, model)
+    bounds = cluster.bounds(_control_partitions(model))
+    ends = {partition: bound.end for partition, bound in bounds.items()}
+    records = read_range(cluster, {partition: bound.low for partition, bound in bounds.items()}, timeout_s=timeout_s)
+    last = _last_barrier(codec, model, records)
+    states = _states(codec, model, records)
     newest = max(states, default=0)
     if last is None and not states:
-        return History(beginning(_incarnation(model)), {}, [])
+        return History(beginning(_incarnation(model)), {}, [], ends)
     if last is None or newest > last.epoch:
         raise GapError(
             f"{topics.control(model.name)} ends at {'nothing' if last is None else f'epoch {last.epoch}'}, "
@@ -64,21 +69,29 @@ def read_history(cluster: Cluster, codec: Decoder, model: ModelDeclaration, *, t
             hint="the control topic was trimmed or written by somebody else; restore it from a backup",
         )
     if newest == last.epoch:
-        return History(last, states, [])
+        return History(last, states, [], ends)
     starts = _starts(cluster, model, states.get(newest))
     found = _find_barriers(cluster, codec, model, starts, last=last, timeout_s=timeout_s)
     unpublished = [state_of(model, barrier, offsets) for barrier, offsets in found if barrier.epoch > newest]
     if [state.epoch for state in unpublished] != list(range(newest + 1, last.epoch + 1)):
         raise GapError(f"model {model.name}: barriers {newest + 1} to {last.epoch} are not all in the source log")
-    return History(last, states, unpublished)
+    return History(last, states, unpublished, ends)
+
+
+def is_current(cluster: Cluster, history: History) -> bool:
+    """Whether nothing was written since `history` was read."""
+    bounds = cluster.bounds(history.ends)
+    return all(bounds[partition].end == end for partition, end in history.ends.items())
 
 
 def read_control(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> Barrier | None:
     """The last committed barrier by the control topic; None before the first."""
-    last: Barrier | None = None
-    for record in read_all(cluster, topics.control(model.name)):
-        last = barrier_in(codec, model, record) or last
-    return last
+    return _last_barrier(codec, model, read_all(cluster, topics.control(model.name)))
+
+
+def read_states(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> dict[int, ModelState]:
+    """Published states of the model's present incarnation by epoch, in order."""
+    return _states(codec, model, read_all(cluster, topics.states(model.name)))
 
 
 def barrier_in(codec: Decoder, model: ModelDeclaration, record: Record) -> Barrier | None:
@@ -87,19 +100,6 @@ def barrier_in(codec: Decoder, model: ModelDeclaration, record: Record) -> Barri
         return None
     message = codec.decode(record.value)
     return message if isinstance(message, Barrier) and message.incarnation == model.incarnation else None
-
-
-def read_states(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> dict[int, ModelState]:
-    """Published states of the model's present incarnation by epoch, in order."""
-    found: dict[int, ModelState] = {}
-    for record in read_all(cluster, topics.states(model.name)):
-        if record.value is None:
-            found.pop(int(record.key or b"0"), None)
-            continue
-        message = codec.decode(record.value)
-        if isinstance(message, ModelState) and message.incarnation == model.incarnation:
-            found[message.epoch] = message
-    return dict(sorted(found.items()))
 
 
 def read_audit(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> list[AuditEntry]:
@@ -124,6 +124,32 @@ def state_of(model: ModelDeclaration, barrier: Barrier, offsets: tuple[int, ...]
 def source_partitions(model: ModelDeclaration) -> list[Partition]:
     """The partitions of the model's source log, one a shard."""
     return [Partition(topics.deltas(model.name), shard) for shard in range(model.shards)]
+
+
+def _control_partitions(model: ModelDeclaration) -> list[Partition]:
+    return [Partition(topics.control(model.name), 0), Partition(topics.states(model.name), 0)]
+
+
+def _last_barrier(codec: Decoder, model: ModelDeclaration, records: list[Record]) -> Barrier | None:
+    last: Barrier | None = None
+    for record in records:
+        if record.partition.topic == topics.control(model.name):
+            last = barrier_in(codec, model, record) or last
+    return last
+
+
+def _states(codec: Decoder, model: ModelDeclaration, records: list[Record]) -> dict[int, ModelState]:
+    found: dict[int, ModelState] = {}
+    for record in records:
+        if record.partition.topic != topics.states(model.name):
+            continue
+        if record.value is None:
+            found.pop(int(record.key or b"0"), None)
+            continue
+        message = codec.decode(record.value)
+        if isinstance(message, ModelState) and message.incarnation == model.incarnation:
+            found[message.epoch] = message
+    return dict(sorted(found.items()))
 
 
 def _incarnation(model: ModelDeclaration) -> int:

@@ -7,7 +7,6 @@ manager finds itself fenced, stands by, and takes the tenure back when no more b
 import getpass
 import socket
 
-from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
 from ekko.schemas.errors import CommitUncertain, Fenced, TransactionAborted
@@ -15,17 +14,27 @@ from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
 from ekko.streams.manager.barriers import Amendment
+from ekko.streams.manager.history import History
 from ekko.streams.manager.tenure import Tenure
 
 _ATTEMPTS = 5
 
 
 def intervene(
-    cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, amend: Amendment, entry: AuditEntry
+    cluster: Cluster,
+    catalogue: Catalogue,
+    model: ModelDeclaration,
+    amend: Amendment,
+    entry: AuditEntry,
+    *,
+    known: History | None = None,
 ) -> ModelState:
     """Write a barrier with `amend`, its state and its audit entry; exactly once, whatever happens to the commit.
 
     The barrier is known by `entry.at_us`, its time of writing, when it is looked for after a commit of unknown fate.
+
+    Args:
+        known: the model's history as read shortly before, which saves reading it again.
 
     Raises:
         StateUnavailable: see the amendment; nothing was written.
@@ -33,7 +42,7 @@ def intervene(
     """
     now_s = entry.at_us / 1e6
     for attempt in range(_ATTEMPTS):
-        tenure = _take(cluster, catalogue.codec, model, now_s)
+        tenure = _take(cluster, catalogue, model, now_s, known)
         if tenure is None:
             continue
         try:
@@ -54,9 +63,11 @@ def actor() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _take(cluster: Cluster, codec: Codec, model: ModelDeclaration, now_s: float) -> Tenure | None:
+def _take(
+    cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, now_s: float, known: History | None
+) -> Tenure | None:
     try:
-        return Tenure(cluster, codec, model, now_s)
+        return Tenure(cluster, catalogue.codec, model, now_s, known)
     except (CommitUncertain, Fenced, TransactionAborted):
         return None
 

@@ -4,18 +4,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ekko.schemas import topics
-from ekko.schemas.codec import Codec, encode
+from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
 from ekko.streams.manager.barriers import Amendment, following
-from ekko.streams.manager.history import CONTROL_KEY, read_history, source_partitions, state_of
+from ekko.streams.manager.history import (
+    CONTROL_KEY,
+    Decoder,
+    History,
+    is_current,
+    read_history,
+    source_partitions,
+    state_of,
+)
 from ekko.streams.manager.verdicts import after_barrier
 
 
 class Tenure:
     """Whoever took it last has it: taking it fences every earlier holder at once, and reads back what they committed.
+
+    Args:
+        known: read shortly before; it is read again only if something was written since.
 
     Attributes:
         barrier: the last committed barrier, or the beginning.
@@ -26,17 +37,20 @@ class Tenure:
         ConnectionFailed: no broker answers.
     """
 
-    def __init__(self, cluster: Cluster, codec: Codec, model: ModelDeclaration, now_s: float) -> None:
+    def __init__(
+        self, cluster: Cluster, codec: Decoder, model: ModelDeclaration, now_s: float, known: History | None = None
+    ) -> None:
         assert model.incarnation is not None
         self.model = model
         self._writer: TransactionalWriter = cluster.transactional_writer(
             topics.manager_transactional_id(model.name, model.incarnation)
         )
         try:
-            history = read_history(cluster, codec, model)
+            current = known is not None and is_current(cluster, known)
+            history = known if known is not None and current else read_history(cluster, codec, model)
             self.barrier = history.barrier
-            self.states = history.states
-            self._waiting: list[ModelState] = history.unpublished
+            self.states = dict(history.states)
+            self._waiting: list[ModelState] = list(history.unpublished)
             self._follow_barrier(now_s)
         except BaseException:
             self._writer.close()

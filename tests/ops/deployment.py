@@ -41,6 +41,11 @@ class Process:
         self.process.kill()
         self.process.wait(10)
 
+    def end(self) -> None:
+        """SIGTERM, and wait."""
+        self.process.terminate()
+        self.process.wait(60)
+
 
 class Deployment:
     """Declares a model in regions of its own and runs everything; a context manager.
@@ -59,11 +64,13 @@ class Deployment:
         table: TableDeclaration,
         regions: int = 2,
         epoch_interval_s: float = 0.5,
+        shards: int = 3,
+        store_flags: tuple[str, ...] = (),
     ) -> None:
         self.kafka, self.bootstrap, self.folder, self.table = kafka, bootstrap, folder, table.name
         self.regions = [f"{name[:50]}-r{number}" for number in range(regions)]
         declared = [RegionDeclaration(region) for region in self.regions]
-        model = ModelDeclaration(name[:55], shards=3, tables=(table,))
+        model = ModelDeclaration(name[:55], shards=shards, tables=(table,))
         declare(kafka, Declarations(tuple(declared), (model,)), lambda _: kafka)
         catalogue = Catalogue(kafka)
         catalogue.refresh()
@@ -80,6 +87,7 @@ class Deployment:
             self.stores[region] = self.run(
                 f"store-{region}",
                 *("store", "--region", region, "--data", str(folder / region), "--port", address.rpartition(":")[2]),
+                *store_flags,
             )
 
     def __enter__(self) -> Self:

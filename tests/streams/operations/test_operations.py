@@ -15,7 +15,6 @@ from ekko.schemas.quantize import Int32s
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
-from ekko.streams.fanout.shared_catalogue import SharedCatalogue
 from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager.barriers import Amendment, rolling_back
 from ekko.streams.manager.history import read_states, source_partitions
@@ -27,6 +26,7 @@ from ekko.streams.operations.operation import Collector, Operation, Operator, Ou
 from ekko.streams.operations.reinstate import Reinstatement
 from ekko.streams.operations.retract import Retraction
 from ekko.streams.publisher import Publisher
+from ekko.streams.shared_catalogue import SharedCatalogue
 from tests.simulation.truth import Truth
 
 MODEL = ModelDeclaration("ctr", shards=3, tables=(TableDeclaration("a", 2), TableDeclaration("b", 5)))
@@ -51,6 +51,10 @@ class World:
 
     def publisher(self, trainer: str) -> Publisher:
         return Publisher("ctr", cluster=self.cluster, trainer=trainer, on_rollback=lambda _: None)
+
+    def close(self) -> None:
+        for publisher in self.trainers.values():
+            publisher.close()
 
     def publish(self, batches: int = 4) -> None:
         for _ in range(batches):
@@ -157,7 +161,7 @@ def test_a_reinstated_range_is_as_if_there_had_been_no_rollback(seed: int) -> No
     void = EpochRange(first, 3)
     world.publish()
     world.run(world.retraction(EpochRange(first, 3)))  # of void epochs: nothing to do, and nothing comes of it
-    truth = Truth(world.broker, "ctr", voids=())
+    truth = Truth(world.broker, "ctr")
     expected = {table.name: np.zeros((30, table.dim), np.int32) for table in MODEL.tables}
     for entry in truth.accepted:
         expected[entry.block.table][entry.block.keys.astype(int)] += entry.block.deltas
