@@ -180,18 +180,13 @@ class Publisher:
         """
         entered_s, entered_us = time.monotonic(), time.time_ns() // 1_000
         try:
-            if self._closed:
-                raise ConfigurationError("the publisher is closed", hint="make a new one")
+            self._check_open()
             declaration, catalogue_end = self._model.table(table)
             generation = self._gate.enter(self._sender.drop)
             template = self._template(declaration, generation, catalogue_end)
             template = replace(template, trainer_position=position, published_us=entered_us)
             batch = publishing.check_batch(declaration, keys, deltas, created)
-            shards, sequence = self._model.declaration.shards, next(self._sequence)
-            rows = publishing.quantise(batch, shards, seed=self._seed, sequence=sequence)
-            blocks = list(publishing.cut(rows, template, self._model.limits()))
-            if position is not None:
-                blocks = with_position(blocks, template, shards)
+            blocks = self._blocks(batch, template)
             self._sender.send(
                 [seal(block, self._model.topic, entered_s) for block in blocks],
                 complete=position is not None,
@@ -201,7 +196,17 @@ class Publisher:
         except EkkoError as error:
             REFUSED.labels(self._model.declaration.name, type(error).__name__).inc()
             raise
-        return PublishReceipt(len(rows.keys), len(blocks))
+        return PublishReceipt(sum(len(block.keys) for block in blocks), len(blocks))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigurationError("the publisher is closed", hint="make a new one")
+
+    def _blocks(self, batch: publishing.Batch, template: DeltaBlock) -> list[DeltaBlock]:
+        shards = self._model.declaration.shards
+        rows = publishing.quantise(batch, shards, seed=self._seed, sequence=next(self._sequence))
+        blocks = list(publishing.cut(rows, template, self._model.limits()))
+        return blocks if template.trainer_position is None else with_position(blocks, template, shards)
 
     def _template(self, table: TableDeclaration, generation: int, catalogue_end: int) -> DeltaBlock:
         """A block without rows."""

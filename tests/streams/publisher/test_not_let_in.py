@@ -1,4 +1,4 @@
-"""A broker that does not let the trainer in: the first call says so within its time-out, and what to do."""
+"""A broker that is not there or does not let the trainer in: the first call says so in time, and what to do."""
 
 import subprocess
 import time
@@ -131,3 +131,18 @@ def test_an_advertised_name_that_does_not_resolve_is_told_by_the_first_call(tmp_
         error = refusal(KafkaCluster(broker.bootstrap, timeout_s=5.0))
     assert "no-such-host.invalid" in error.message
     assert "advertised.listeners" in error.hint
+
+
+def test_no_broker_is_told_by_the_first_call_in_time() -> None:
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1\b") as error:
+        Publisher("ctr", bootstrap="127.0.0.1:1", timeout_s=2.0)
+    assert time.monotonic() - started < 10
+    assert "--bootstrap" in error.value.hint
+
+
+def test_a_name_that_does_not_resolve_is_told_by_the_first_call_in_time() -> None:
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"no-such-host\.invalid"):
+        Publisher("ctr", bootstrap="no-such-host.invalid:9092", timeout_s=2.0)
+    assert time.monotonic() - started < 10

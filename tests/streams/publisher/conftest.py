@@ -1,0 +1,61 @@
+"""A model declared on the real log and on its twin."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.schemas.declarations import ModelDeclaration
+from ekko.streams.declaring import declare
+from ekko.streams.declaring_plan import Declarations
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Cluster
+from ekko.streams.memory_broker import MemoryBroker
+from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.publisher import Publisher
+from tests.streams.publisher.own_broker import MODEL
+from tests.streams.publisher.source_log import USERS, WIDE, apply
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    if request.param == "memory":
+        return MemoryCluster(MemoryBroker(time.monotonic))
+    found: Cluster = request.getfixturevalue("kafka")
+    return found
+
+
+@pytest.fixture
+def model(topic_prefix: str) -> ModelDeclaration:
+    return ModelDeclaration(f"m-{topic_prefix}"[:60], shards=4, tables=(USERS, WIDE))
+
+
+@pytest.fixture
+def declared(cluster: Cluster, model: ModelDeclaration) -> str:
+    apply(cluster, model)
+    return model.name
+
+
+@pytest.fixture
+def publisher(cluster: Cluster, declared: str) -> Iterator[Publisher]:
+    with Publisher(declared, cluster=cluster, trainer="t1") as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def memory_model(model: ModelDeclaration) -> tuple[MemoryCluster, str]:
+    memory = MemoryCluster(MemoryBroker(time.monotonic))
+    apply(memory, model)
+    return memory, model.name
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of this test alone, which it may kill."""
+    with Broker(tmp_path / "broker") as broker:
+        with closing(KafkaCluster(broker.bootstrap)) as cluster:
+            declare(cluster, Declarations(models=(MODEL,)), lambda region: pytest.fail(str(region)))
+        yield broker
