@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, TopicMissing
 from ekko.streams.kafka.reader import KafkaReader
 from ekko.streams.kafka.transactional_writer import KafkaTransactionalWriter
-from ekko.streams.kafka.trouble import MISSING, NO_LEADER, SLICE_S, ClientErrors
+from ekko.streams.kafka.trouble import ELECTION, MISSING, NO_LEADER, SLICE_S, ClientErrors
 from ekko.streams.kafka.writer import KafkaWriter
 from ekko.streams.log import Bounds, Partition, TopicSpec
 
@@ -41,6 +41,10 @@ _RESERVED = frozenset(
         "allow.auto.create.topics",
     }
 )
+
+
+class _LeaderMoved(ConnectionFailed):
+    """The partition has no leader yet, or another one, or another leader epoch than the client knows."""
 
 
 class KafkaCluster:
@@ -119,8 +123,19 @@ class KafkaCluster:
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """See `Cluster.bounds`."""
         asked = {partition: TopicPartition(*partition) for partition in partitions}
-        if not asked:
-            return {}
+        deadline = time.monotonic() + self._timeout_s
+        while asked:
+            try:
+                return self._list_offsets(asked)
+            except _LeaderMoved:
+                # The client asks the leader it knows until its metadata is read anew, which by itself takes minutes.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+                self.topics()
+        return {}
+
+    def _list_offsets(self, asked: Mapping[Partition, TopicPartition]) -> dict[Partition, Bounds]:
         answers = [
             self._admin.list_offsets(
                 dict.fromkeys(asked.values(), spec),
@@ -149,7 +164,10 @@ class KafkaCluster:
                 raise TopicMissing(
                     f"{doing}: no such topic or partition", hint="create it with `ekko model apply FILE`"
                 ) from error
-            raise self._errors.connection_failed(doing, reason) from error
+            failure = self._errors.connection_failed(doing, reason)
+            if reason.code() in ELECTION:
+                raise _LeaderMoved(failure.message, hint=failure.hint) from error
+            raise failure from error
 
     def _await(self, future: "Future[_Result]", doing: str) -> _Result:
         deadline = time.monotonic() + self._timeout_s + 1.0

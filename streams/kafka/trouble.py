@@ -17,6 +17,14 @@ MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 PURGED = KafkaError._PURGE_QUEUE
 NO_LEADER = KafkaError._NOENT
+ELECTION = frozenset(
+    {NO_LEADER, KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH}
+    | {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+)
+"""What the old leader, or none, answers: to be asked again with new metadata."""
+NO_ANSWER = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT, KafkaError._TRANSPORT}
+)
 ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 REFUSED = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD})
@@ -55,7 +63,9 @@ class ClientErrors:
     def connection_failed(self, doing: str, error: KafkaError | None = None) -> ConnectionFailed:
         """The error to raise when `doing` did not work."""
         self.serve(0.0)
-        reason = self.fatal or self._last or error
+        # A bare 'no answer' says less than what was reported on the side; any other answer is the reason itself.
+        bare = error is None or error.code() in NO_ANSWER
+        reason = self.fatal or (self._last if bare else None) or error
         detail = reason.str() if reason is not None else "no answer"
         return ConnectionFailed(
             f"{doing} failed at {self._bootstrap}: {detail}",
