@@ -49,6 +49,8 @@ class ServerThread:
             app,
             access_log=False,
             backlog=_BACKLOG,
+            date_header=False,  # headers that nobody reads cost the client their parsing
+            server_header=False,
             http="httptools",
             lifespan="off",
             log_config=None,

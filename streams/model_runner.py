@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
-from ekko.schemas.errors import ConnectionFailed, NotReady
+from ekko.schemas.errors import ConnectionFailed, NotReady, TopicMissing
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.lane_intake import CatalogueView
@@ -28,6 +28,9 @@ _IDLE_WAIT_S = 0.02
 """How long an idle step waits for express records; bulk records are looked for as often."""
 
 _RETRY_S = 0.5
+
+_NEW_TOPICS_S = 10.0
+"""A model may be read of in a mirrored catalogue a little before its topics are made in the region."""
 
 
 class ModelRunner:
@@ -141,10 +144,13 @@ class ModelRunner:
 
     def _apply_until_ended(self) -> None:
         assert self.applier is not None
+        patient_until = time.monotonic() + _NEW_TOPICS_S
         while not self._ending.is_set():
             try:
                 self.applier.step(time.time(), _IDLE_WAIT_S)
-            except ConnectionFailed as error:
+            except (ConnectionFailed, TopicMissing) as error:
+                if isinstance(error, TopicMissing) and time.monotonic() > patient_until:
+                    raise
                 _log.warning("model %s: %s; trying again", self.model.name, error)
                 self._ending.wait(_RETRY_S)
             if self.applier.stopped is not None:

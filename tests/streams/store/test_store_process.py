@@ -123,7 +123,7 @@ def kill_in_mid_apply(child: StoreChild, folder: Path) -> None:
     child.kill()
 
 
-def test_kill_9_in_mid_apply_and_mid_flush_changes_nothing(lanes: Lanes, start: Start, tmp_path: Path) -> None:
+def test_kill_9_in_mid_apply_mid_flush_and_mid_undo_changes_nothing(lanes: Lanes, start: Start, tmp_path: Path) -> None:
     enough = threading.Event()
     trainer = threading.Thread(target=train, args=(lanes, enough))
     trainer.start()
@@ -135,12 +135,20 @@ def test_kill_9_in_mid_apply_and_mid_flush_changes_nothing(lanes: Lanes, start: 
     finally:
         enough.set()
         trainer.join()
+    for void in (EpochRange(1, 1), EpochRange(3, lanes.epoch), EpochRange(0, 0)):
+        child = start()
+        child.wait_ready(lanes.model.name)
+        lanes.control(lanes.barrier(void))
+        time.sleep(0.05 * void.first)  # in mid-undo, or in the flush that follows it
+        child.kill()
+    lanes.mark(lanes.barrier())
     child = start()
     child.wait_ready(lanes.model.name)
     child.wait("applied", lambda: caught_up(child, lanes))
     assert served(child, lanes) == floats(lanes.truth())
     truth = lanes.truth(before_epoch=3)
     with child.client(lanes.model.name) as client:
+        assert client.state().voids == lanes.voids
         assert client.state().complete == lanes.epoch
         summed = client.checksum("embedding", as_of=3)
     rows = np.array(list(truth.values()), np.int32)
