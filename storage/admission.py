@@ -64,7 +64,9 @@ def check_dim(path: Path, stored: TableEntry, declared: TableDeclaration) -> Non
 
 def check_room(table: Table, keys: UInt64s, memory: int, used: int) -> None:
     """Refuse deltas for which a store of `memory` bytes, `used` of them taken, has no room (MemoryExhausted)."""
-    if table.most(len(keys)) <= memory - used or table.growth(keys) <= memory - used:
+    entries_left = len(table.pool.slots) - table.pool.entries.count
+    fits = table.most(len(keys)) <= memory - used or table.growth(keys) <= memory - used
+    if fits and len(keys) <= entries_left:
         return
     raise MemoryExhausted(
         f"{len(keys)} rows of table {table.declaration.name} do not fit: {used} of {memory} bytes are in use",

@@ -119,7 +119,7 @@ class Store(StoreReads):
 
     def _make_table(self, table: TableDeclaration) -> None:
         rows = min(self._memory // row_bytes(table.dim) + 1, _SLOTS_MAX)
-        entries = min(self._memory // (table.dim * 4) + 1, _SLOTS_MAX)
+        entries = min(2 * self._memory // (table.dim * 4) + 1, _SLOTS_MAX)  # twice what the journal budget allows
         source = EntrySource(table.name, table.dim, self._durable, self._directory)
         self._tables[table.name] = Table(table, rows, entries, source)
 

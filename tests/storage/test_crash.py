@@ -1,0 +1,62 @@
+"""kill -9 at any moment: what reopens is, bit for bit, what the operations up to its stored position make."""
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ekko.storage.checking import check_folder
+from ekko.storage.store import Store
+from tests.storage.crash_stream import MODEL, Reference, position_of
+
+
+def kill_once(folder: Path, seconds: float) -> str:
+    """Run the process, kill it after a while; the last it said."""
+    command = [sys.executable, "-m", "tests.storage.crashing_process", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("open")
+        time.sleep(seconds)
+        process.kill()
+        said = process.stdout.read().split("\n")
+    return said[-2] if len(said) > 1 else "open"
+
+
+def compare(folder: Path, reference: Reference) -> int:
+    """Reopen and compare every state there is; the position reached."""
+    store = Store.open(folder, MODEL, [0], region_incarnation=1, memory_bytes=1 << 22)
+    reference.advance(position_of(store.state))
+    assert store.checksum("rows") == reference.checksum()
+    newest = max((void.last for void in store.voids), default=0) + 10
+    for state in range(store.bound, store.bound + newest):
+        assert store.checksum("rows", state) == reference.checksum(state), state
+    store.close()
+    return reference.position
+
+
+def kill_often(folder: Path, kills: int, seed: int) -> Counter[str]:
+    moments: Counter[str] = Counter()
+    reference, dice = Reference(), random.Random(seed)
+    for _ in range(kills):
+        moments[kill_once(folder, dice.uniform(0.02, 0.7))] += 1
+        before = reference.position
+        assert compare(folder, reference) >= before
+    assert check_folder(folder).state.voids
+    return moments
+
+
+def test_five_kills(tmp_path: Path) -> None:
+    moments = kill_often(tmp_path / "store", 5, seed=1)
+    assert sum(moments.values()) == 5
+
+
+@pytest.mark.chaos
+def test_fifty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moments = kill_often(tmp_path / "store", 50, seed=2)
+    with capsys.disabled():
+        sys.stdout.write(f"\nkilled: {dict(moments)}\n")
+    assert moments["flushing"] >= 5
