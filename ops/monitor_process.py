@@ -43,6 +43,7 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
         catalogue.refresh()
         return catalogue.models
 
+    monitor_settings.data.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared)
     monitor.run()
     if monitor.restart:

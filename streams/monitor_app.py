@@ -179,6 +179,7 @@ def make_app(broker: BrokerSettings, settings: MonitorSettings) -> faust.App:
         processing_guarantee="at_least_once",
         stream_buffer_maxsize=256,
         store="memory://",
+        datadir=settings.data,
         topic_disable_leader=True,
         topic_partitions=1,
         web_bind=settings.host,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ekko.schemas.errors import ConfigurationError
 
@@ -35,6 +36,7 @@ class MonitorSettings:
         session_timeout_s: after a kill -9 the next monitor, or a standby, gets the partitions after so long. Static
             membership would be faster there, but a broker gives a member that returns its old topics, not its new ones.
         host, port: web pages.
+        data: folder that Faust makes for itself; nothing in it is needed again.
     """
 
     window_s: float = 60.0
@@ -46,6 +48,7 @@ class MonitorSettings:
     session_timeout_s: float = 6.0
     host: str = "127.0.0.1"
     port: int = 6066
+    data: Path = Path("ekko-data/monitor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,15 @@ def monitor(
     from ekko.ops.settings import load
     from ekko.streams.monitor_settings import MonitorSettings
 
+    settings = load(config, bootstrap=bootstrap)
     run(
-        load(config, bootstrap=bootstrap),
+        settings,
         MonitorSettings(
             window_s=window,
             step_s=window / 4,
             publish_interval_s=interval,
             host=host,
             port=port,
+            data=settings.data / "monitor",
         ),
     )
