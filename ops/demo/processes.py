@@ -9,37 +9,38 @@ EPOCH_INTERVAL_S = 5
 EKKO = (sys.executable, "-c", "from ekko.ops.cli import main; main()")
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-"""A dozen processes share the machine: none needs threads of its own for arithmetic."""
+"""Ten processes share the machine: none needs threads of its own for arithmetic."""
 
 
 def broker(plan: DemoPlan) -> ChildSpec:
     """Apache Kafka."""
     port = plan.bootstrap.rpartition(":")[2]
-    return _ekko("broker", "broker", "--data", str(plan.folder / "broker"), "--port", port)
+    return _ekko(plan, "broker", "broker", "--data", str(plan.folder / "broker"), "--port", port)
 
 
 def data_plane(plan: DemoPlan) -> list[ChildSpec]:
     """Manager, monitor, and each region's fan-out and store."""
     central = ("--bootstrap", plan.bootstrap)
     specs = [
-        _ekko("manager", "manager", *central, "--epoch-interval", str(EPOCH_INTERVAL_S), "--healthy-after", "10"),
-        _ekko("monitor", "monitor", *central, "--port", str(plan.monitor_port)),
+        _ekko(plan, "manager", "manager", *central, "--epoch-interval", str(EPOCH_INTERVAL_S), "--healthy-after", "10"),
+        _ekko(plan, "monitor", "monitor", *central, "--port", str(plan.monitor_port)),
     ]
     for region, address in plan.stores.items():
         host, _, port = address.rpartition(":")
         store = ("--replica", "0", "--data", str(plan.folder / f"store-{region}"), "--host", host, "--port", port)
-        specs.append(_ekko(f"fanout-{region}", "fanout", *central, "--region", region))
-        specs.append(_ekko(f"store-{region}", "store", *central, "--region", region, *store))
+        specs.append(_ekko(plan, f"fanout-{region}", "fanout", *central, "--region", region))
+        specs.append(_ekko(plan, f"store-{region}", "store", *central, "--region", region, *store))
     return specs
 
 
 def learning(plan: DemoPlan) -> list[ChildSpec]:
     """The serving loop and the trainer."""
     return [
-        _ekko("server", "demo-part", "server", "--data", str(plan.folder)),
-        _ekko("trainer", "demo-part", "trainer", "--data", str(plan.folder), ends=True),
+        _ekko(plan, "server", "demo-part", "server", "--data", str(plan.folder)),
+        _ekko(plan, "trainer", "demo-part", "trainer", "--data", str(plan.folder), ends=True),
     ]
 
 
-def _ekko(name: str, *arguments: str, ends: bool = False) -> ChildSpec:
-    return ChildSpec(name, (*EKKO, *arguments), ENVIRONMENT, ends)
+def _ekko(plan: DemoPlan, name: str, *arguments: str, ends: bool = False) -> ChildSpec:
+    environment = {**ENVIRONMENT, "EKKO_DATA": str(plan.folder)}
+    return ChildSpec(name, (*EKKO, *arguments), environment, ends)

@@ -25,11 +25,12 @@ from ekko.ops.demo.status import (
 from ekko.ops.process import stop_on_signals
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
+from ekko.storage.reporter import SignalReporter
 
 REQUESTS_A_SECOND = 20
 CANDIDATES = 100
 SHOWN = 10
-REPORT_EVERY_S = 1.0
+STATUS_EVERY_S = 1.0
 LATENCIES_KEPT = 5_000
 LOOKUP_TIMEOUT_S = 0.5
 
@@ -54,12 +55,12 @@ def best(scores: NDArray[np.float32]) -> NDArray[np.intp]:
 
 @dataclass(slots=True)
 class RegionServing:
-    """Requests served from one region."""
+    """Requests served from one region; each is reported, for the monitor makes the model's share of them."""
 
     client: StoreClient
+    reporter: SignalReporter
     requests: int = 0
     failed: int = 0
-    unreported: int = 0
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 
     def serve(self, batch: Batch) -> NDArray[np.intp] | None:
@@ -73,16 +74,8 @@ class RegionServing:
             return None
         self.latencies_ms.append((time.perf_counter() - asked) * 1e3)
         self.requests += 1
-        self.unreported += 1
+        self.reporter.requests()
         return best(logits(rows, batch))
-
-    def report(self) -> None:
-        """Tell the region how many requests there were: the monitor makes shares of it."""
-        try:
-            self.client.report("requests", float(self.unreported), self.unreported)
-            self.unreported = 0
-        except EkkoError as error:
-            _log.warning("%s takes no report: %s", self.client.region, error)
 
     def status(self) -> ServingStatus:
         """What happened so far."""
@@ -92,17 +85,15 @@ class RegionServing:
 
 def serve(plan: DemoPlan, interactions: Interactions, clients: dict[str, StoreClient], stop: threading.Event) -> None:
     """Serve at a fixed rate until ``stop`` is set, each user of the replay about when they come."""
-    regions = {region: RegionServing(client) for region, client in clients.items()}
-    position, report_due = 0, time.monotonic() + REPORT_EVERY_S
+    regions = {region: RegionServing(client, SignalReporter(client)) for region, client in clients.items()}
+    position, status_due = 0, time.monotonic() + STATUS_EVERY_S
     while not stop.wait(1 / REQUESTS_A_SECOND):
         batch = ranking_batch(interactions, min(position, len(interactions) - 1))
         for serving in regions.values():
             serving.serve(batch)
-        if time.monotonic() >= report_due:
-            report_due += REPORT_EVERY_S
+        if time.monotonic() >= status_due:
+            status_due += STATUS_EVERY_S
             position = read_status(plan.folder / TRAINER_FILE, TrainerStatus).position
-            for serving in regions.values():
-                serving.report()
             status = ServerStatus(regions={region: serving.status() for region, serving in regions.items()})
             write_status(plan.folder / SERVER_FILE, status)
 

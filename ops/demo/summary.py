@@ -41,6 +41,7 @@ class DemoSummary(BaseModel):
     keys: int
     last_state: int
     middle_state: int | None
+    rollbacks: int
     restarts: dict[str, int]
     problems: list[str]
     regions: dict[str, RegionSummary]
@@ -107,6 +108,7 @@ def summarise(
         keys=verification.keys,
         last_state=verification.last_state,
         middle_state=verification.middle_state,
+        rollbacks=verification.rollbacks,
         restarts={name: count for name, count in restarts.items() if count},
         problems=verification.problems,
         regions=regions,

@@ -33,6 +33,7 @@ class Verification:
         middle_state: an earlier state that was compared too, read back in time; None if every earlier one is withdrawn.
         keys: distinct keys with a row.
         published: what the trainer's blocks in the log add up to.
+        rollbacks: of the model; nobody has asked for one in a demo.
         rejected: records each region's fan-out refused.
         problems: one sentence for each difference; none means that everything is bit-identical.
     """
@@ -41,6 +42,7 @@ class Verification:
     middle_state: int | None = None
     keys: int = 0
     published: Published = field(default_factory=Published)
+    rollbacks: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -69,7 +71,8 @@ def verify(
     deadline = time.monotonic() + timeout_s
     sums = read_source(cluster, model, deadline)
     assert sums.barrier is not None
-    found = Verification(last_state=sums.barrier.epoch, published=sums.published.get(TRAINER, Published()))
+    found = Verification(last_state=sums.barrier.epoch, rollbacks=sums.barrier.generation)
+    found.published = sums.published.get(TRAINER, Published())
     if acknowledged is not None and acknowledged != found.published:
         found.problems.append(f"acknowledged to the publisher: {acknowledged}, in the log: {found.published}")
     keys, _ = sums.rows(TABLE)

@@ -72,6 +72,7 @@ def assert_sound(summary: dict[str, Any], output: str) -> None:
     assert summary["bit_identical"], output
     assert summary["problems"] == []
     assert summary["rows_published"] > 0
+    assert summary["rollbacks"] == 0, "a kill is no reason to take learning back"
     assert summary["auc_live"] > summary["auc_stale"]
 
 

@@ -14,7 +14,6 @@ class Client:
 
     region = "east"
     away = False
-    reported = 0
 
     def lookup(self, _table, keys):
         if self.away:
@@ -22,10 +21,14 @@ class Client:
         rows = np.zeros((len(keys), 4), np.float32)
         return type("Rows", (), {"values": rows})
 
-    def report(self, _metric, _value, count):
-        if self.away:
-            raise ConnectionFailed("away")
-        self.reported += count
+
+class Reporter:
+    """Counts requests."""
+
+    reported = 0
+
+    def requests(self):
+        self.reported += 1
 
 
 def test_all_candidates_are_ranked_for_the_visiting_user():
@@ -46,19 +49,16 @@ def test_best_first():
     assert len(best(np.zeros(100, np.float32))) == SHOWN
 
 
-def test_requests_and_failures_are_told_and_nothing_is_reported_twice():
-    client = Client()
-    serving = RegionServing(client)
+def test_requests_and_failures_are_counted_and_requests_reported():
+    client, reporter = Client(), Reporter()
+    serving = RegionServing(client, reporter)
     batch = ranking_batch(STREAM, 300)
     assert serving.serve(batch) is not None
     client.away = True
     assert serving.serve(batch) is None
-    serving.report()
     client.away = False
     assert serving.serve(batch) is not None
-    serving.report()
-    serving.report()
-    assert client.reported == 2
+    assert reporter.reported == 2
     status = serving.status()
     assert (status.requests, status.failed) == (2, 1)
     assert status.lookup_ms_p50 is not None
