@@ -1,0 +1,148 @@
+"""What the log says about the processes right now; reading only, judging is done elsewhere."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from ekko.schemas import topics
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
+from ekko.schemas.epochs import Barrier, ModelState
+from ekko.schemas.errors import EkkoError, FormatError
+from ekko.schemas.replicas import FanoutState, Member
+from ekko.schemas.signals import Shares
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.log import Bounds, Cluster, Partition, Record, read_all, read_range
+from ekko.streams.manager.history import read_control, read_states, source_partitions
+
+Connect = Callable[[RegionDeclaration], Cluster]
+TAIL = 50
+"""Offsets at the end of a fan-out topic that are read for its last state; half of them are transaction markers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model at the centre.
+
+    Attributes:
+        barrier: the last one; None before the first.
+        states: published states by epoch.
+        source: bounds of the source log by shard.
+    """
+
+    model: ModelDeclaration
+    barrier: Barrier | None
+    states: Mapping[int, ModelState]
+    source: Mapping[int, Bounds]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """A model in a region: the last state of each fan-out shard, and how many records it has refused."""
+
+    fanout: Mapping[int, FanoutState]
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFacts:
+    """A region.
+
+    Attributes:
+        failure: why its cluster cannot be read; "" if it can.
+        members: replicas by their last announcements.
+        instances: fan-out instances -> time of the last sign of life, microseconds since 1970, by the broker's clock.
+        lanes: by model.
+    """
+
+    region: RegionDeclaration
+    failure: str = ""
+    members: tuple[Member, ...] = ()
+    instances: Mapping[str, int] = field(default_factory=dict)
+    lanes: Mapping[str, LaneFacts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything, as of one moment; `shares` by model."""
+
+    models: tuple[ModelFacts, ...]
+    regions: tuple[RegionFacts, ...]
+    shares: Mapping[str, Shares]
+
+
+def read(central: Cluster, connect: Connect) -> Facts:
+    """Read it all.
+
+    Raises:
+        ConnectionFailed: the central cluster does not answer (a region that does not is told as a fact).
+        TopicMissing: nothing was ever declared.
+    """
+    with closing(Catalogue(central)) as catalogue:
+        catalogue.refresh()
+        models = [model for _, model in sorted(catalogue.models.items())]
+        regions = [region for _, region in sorted(catalogue.regions.items())]
+        return Facts(
+            tuple(_model(central, catalogue, model) for model in models),
+            tuple(_region(connect, catalogue, region, models) for region in regions),
+            {share.model: share for share in _messages(catalogue, read_all(central, topics.SHARES), Shares)},
+        )
+
+
+def _model(central: Cluster, catalogue: Catalogue, model: ModelDeclaration) -> ModelFacts:
+    bounds = central.bounds(source_partitions(model))
+    return ModelFacts(
+        model,
+        read_control(central, catalogue.codec, model),
+        read_states(central, catalogue.codec, model),
+        {partition.number: bound for partition, bound in bounds.items()},
+    )
+
+
+def _region(
+    connect: Connect, catalogue: Catalogue, region: RegionDeclaration, models: list[ModelDeclaration]
+) -> RegionFacts:
+    try:
+        with closing(connect(region)) as cluster:
+            # What was sent is read before what was applied: so a replica can't seem to lag because time went by.
+            lanes = {model.name: _lanes(cluster, catalogue, model, region) for model in models}
+            instances = _instances(catalogue, read_all(cluster, topics.fanouts(region.name)))
+            members = _messages(catalogue, read_all(cluster, topics.members(region.name)), Member)
+            return RegionFacts(region, members=tuple(members), instances=instances, lanes=lanes)
+    except (EkkoError, TimeoutError) as error:
+        return RegionFacts(region, failure=str(error))
+
+
+def _messages(catalogue: Catalogue, records: list[Record], kind: type) -> list:  # type: ignore[type-arg]
+    """The newest readable message under each key; keys whose newest record is a tombstone are gone."""
+    newest = {record.key: record.value for record in records}
+    found = []
+    for value in newest.values():
+        try:
+            message = catalogue.codec.decode(value) if value is not None else None
+        except FormatError:
+            continue
+        if isinstance(message, kind):
+            found.append(message)
+    return found
+
+
+def _instances(catalogue: Catalogue, records: list[Record]) -> dict[str, int]:
+    newest = {record.key: record for record in records}
+    stamps = {record.key: record.timestamp_ms * 1_000 for record in newest.values()}
+    members = _messages(catalogue, list(newest.values()), Member)
+    return {member.replica: stamps[member.replica.encode()] for member in members if member.ready}
+
+
+def _lanes(cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, region: RegionDeclaration) -> LaneFacts:
+    partitions = [Partition(topics.fanout(model.name, region.name), shard) for shard in range(model.shards)]
+    bounds = cluster.bounds(partitions)
+    records = read_range(cluster, {each: max(bound.low, bound.end - TAIL) for each, bound in bounds.items()})
+    states = {
+        state.shard: state
+        for state in _messages(catalogue, records, FanoutState)
+        if (state.incarnation, state.region_incarnation) == (model.incarnation, region.incarnation)
+    }
+    refused = cluster.bounds(
+        Partition(topics.rejected(model.name, region.name), shard) for shard in range(model.shards)
+    )
+    return LaneFacts(states, sum(bound.end > bound.low for bound in refused.values()))
