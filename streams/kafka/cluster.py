@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._listoffsets import EarliestSpec, LatestSpec
+from confluent_kafka.admin._listoffsets import EarliestSpec, LatestSpec, ListOffsetsResultInfo
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
@@ -146,14 +146,19 @@ class KafkaCluster:
         ]
         low, end = (
             {
-                Partition(tp.topic, tp.partition): self._result(
-                    future, f"offsets of {tp.topic}", Partition(tp.topic, tp.partition)
-                ).offset
+                Partition(tp.topic, tp.partition): self._offset(Partition(tp.topic, tp.partition), future)
                 for tp, future in answer.items()
             }
             for answer in answers
         )
         return {partition: Bounds(low[partition], end[partition]) for partition in asked}
+
+    def _offset(self, partition: Partition, future: "Future[ListOffsetsResultInfo]") -> int:
+        doing = f"offsets of {partition.topic}"
+        offset = int(self._result(future, doing, partition).offset)
+        if offset < 0:  # a leader that can't be reached comes as an invalid offset and not as an error (measured)
+            raise self._errors.connection_failed(doing)
+        return offset
 
     def _result(self, future: "Future[_Result]", doing: str, partition: Partition | None = None) -> _Result:
         try:
