@@ -39,7 +39,7 @@ def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:
         place = slice(held, held + len(keys))
         arena.arrivals[place] = _int32s(values[:, :4])[:, 0]
         arena.rows[place] = _int32s(values[:, 4:])
-        table.watch_range(arena.rows[place])
+        table.overflows.notice(arena.rows[place])
         hashes = hashes_of(entry.name, keys, arena.rows[place])
         arena.hashes[place] = hashes
         rows += int(np.count_nonzero(hashes))

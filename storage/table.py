@@ -4,9 +4,6 @@ One writer. Every public method is vectorised over keys; rows are written in sho
 versions, so that readers never see half of one (see `reading`).
 """
 
-from collections import deque
-from dataclasses import dataclass
-
 import numpy as np
 
 from ekko.schemas.declarations import TableDeclaration
@@ -19,6 +16,7 @@ from ekko.storage.index import KeyIndex, Slots, index_columns
 from ekko.storage.journal import ENTRY_BYTES, JournalPool, journal_columns
 from ekko.storage.memory import Array, Segment
 from ekko.storage.merging import sum_duplicates
+from ekko.storage.overflow import Overflows
 from ekko.storage.prefault import Prefaulter
 from ekko.storage.reading import Bools, TableReader, nonzero_rows
 from ekko.storage.scatter import scatter
@@ -27,17 +25,7 @@ _RUN = 2048
 """Rows written at once: half a MiB at dim 64, which stays in the second-level cache between gather, add and scatter."""
 
 _LET_GO = 65_536
-_OVERFLOWS_KEPT = 16
 _ABOVE_ALL = np.iinfo(np.int64).max
-_OUTER = 1 << 30
-
-
-@dataclass(slots=True)
-class Overflows:
-    """Row values that wrapped around: how many rows, and the last keys."""
-
-    count: int
-    last_keys: "deque[int]"
 
 
 class Table:
@@ -65,13 +53,8 @@ class Table:
         self._prefaulter.watch(self.arena.rows, lambda: self.arena.top * declaration.dim * 4)
         self._prefaulter.watch(self.pool.values, lambda: self.pool.room.top * declaration.dim * 4)
         self._prefaulter.watch(self.segment.arrays["index_entries"], lambda: self.index.nbytes)
-        self.overflows = Overflows(0, deque(maxlen=_OVERFLOWS_KEPT))
+        self.overflows = Overflows()
         self._rows = np.empty((_RUN, declaration.dim), dtype=np.int32)
-        self._outer = False
-
-    def watch_range(self, rows: Int32s) -> None:
-        """Take notice of rows that were read from disk, for the detection of overflows."""
-        self._outer |= int(rows.max(initial=0)) >= _OUTER or int(rows.min(initial=0)) < -_OUTER
 
     def memory_bytes(self) -> int:
         """Bytes of rows, columns, index and journals in use."""
@@ -191,7 +174,7 @@ class Table:
         if later is not None:
             self.pool.add_to(later.entries, deltas.take(behind[later.owners], axis=0))
         self.arena.end_write(slots, versions)
-        self._watch_overflow(slots, rows, deltas)
+        self.overflows.check(rows, deltas, self.arena.keys, slots)
 
     def _journal_at_head(self, slots: Slots, label: int) -> None:
         """First touch in the newest epoch of these slots: their current rows are the entries."""
@@ -225,26 +208,39 @@ class Table:
             self.pool.bring_in(part, self.source.read(label, keys))
 
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
+        """Undo for slots with entries in journals first..last: those without a later one get their old row as it is."""
+        later = self.arena.newest.take(slots) > last + 1
+        self._restore(slots[~later], first)
+        self._take_back_before(slots[later], first, last)
+        self.arena.dirty[slots] = True
+
+    def _restore(self, slots: Slots, first: int) -> None:
+        arena, pool = self.arena, self.pool
+        before = later_entries(arena, pool, slots, first - 1)
+        self._bring_in(before.oldest)
+        rows = pool.read(before.oldest)
+        self.overflows.notice(rows)
+        versions = arena.begin_write(slots)
+        scatter(arena.rows, slots, rows)
+        arena.heads[slots] = before.reached + 1
+        arena.newest[slots] = label_of_entries(pool, before.reached)
+        arena.end_write(slots, versions)
+
+    def _take_back_before(self, slots: Slots, first: int, last: int) -> None:
+        """Take the contribution of first..last from rows and from the entries after them."""
         arena, pool = self.arena, self.pool
         after = later_entries(arena, pool, slots, last)
         before = later_entries(arena, pool, slots, first - 1)
         self._bring_in(np.concatenate((after.entries, before.oldest)))
+        changes = pool.read(before.oldest) - pool.read(after.oldest)
         rows = arena.rows.take(slots, axis=0)
-        held = np.flatnonzero(after.oldest >= 0)
-        ends = rows.copy()
-        ends[held] = pool.read(after.oldest[held])
-        changes = pool.read(before.oldest) - ends
-        versions = arena.begin_write(slots)
         rows += changes
+        versions = arena.begin_write(slots)
         scatter(arena.rows, slots, rows)
         pool.add_to(after.entries, changes.take(after.owners, axis=0))
-        pool.previous[after.oldest[held]] = before.reached[held] + 1
-        bare = np.flatnonzero(after.oldest < 0)
-        arena.heads[slots[bare]] = before.reached[bare] + 1
-        arena.newest[slots[bare]] = label_of_entries(pool, before.reached[bare])
+        pool.previous[after.oldest] = before.reached + 1
         arena.end_write(slots, versions)
-        self._watch_overflow(slots, rows, changes)
-        arena.dirty[slots] = True
+        self.overflows.check(rows, changes, arena.keys, slots)
 
     def _unite(self, entries: Slots, source: int, target: int) -> Slots:
         """Relabel entries; those whose key the older journal holds too take over its value. The doubles to be freed."""
@@ -265,21 +261,6 @@ class Table:
         arena.newest[slots[at_head]] = target + 1
         arena.end_write(slots, versions)
         return doubles
-
-    def _watch_overflow(self, slots: Slots, rows: Int32s, deltas: Int32s) -> None:
-        """Count rows that wrapped around.
-
-        As long as every row was in the inner half of the range, whatever is added, a sum that wraps lands in the outer
-        half: one look at the new rows suffices. From the first row in the outer half on, every sum is looked at.
-        """
-        if not self._outer:
-            self.watch_range(rows)
-            if not self._outer:
-                return
-        before = rows - deltas
-        wrapped = (((before ^ rows) & (deltas ^ rows)) < 0).any(axis=1)
-        self.overflows.count += int(wrapped.sum())
-        self.overflows.last_keys.extend(self.arena.keys[slots[wrapped]][-_OVERFLOWS_KEPT:].tolist())
 
 
 def distinct(numbers: Array) -> Slots:
