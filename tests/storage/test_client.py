@@ -1,8 +1,11 @@
 """The client against real servers: values, failover, replicas that hold only some shards, dead and hanging stores."""
 
+import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,6 +116,42 @@ def test_a_restarted_store_is_found_again() -> None:
     with serving(replica, int(address.rpartition(":")[2])):
         assert client.lookup("embedding", [1]).found.all()
     client.close()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", ":7070", "host:port"])
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    with StoreClient("east", "ctr", stores=[address]) as client, pytest.raises(ConfigurationError, match=address):
+        client.lookup("embedding", [1])
+
+
+def test_what_answers_but_is_no_store() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+
+        def answer() -> None:
+            for reply in (b"SSH-2.0-OpenSSH_9.6\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\ncut short"):
+                connection, _ = server.accept()
+                connection.sendall(reply)
+                connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with StoreClient("east", "ctr", stores=[f"{host}:{port}"]) as client, pytest.raises(ConnectionFailed) as caught:
+            client.declaration()
+        assert f"store {host}:{port} did not answer" in caught.value.message
+        thread.join(10)
+
+
+def test_threads_share_a_client() -> None:
+    keys = np.arange(500, dtype=np.uint64)
+    with (
+        serving(ReplicaDouble()) as address,
+        StoreClient("east", "ctr", stores=[address], timeout_s=10) as client,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        answers = list(pool.map(lambda start: client.lookup("embedding", keys[start:]).values, range(200)))
+    for start, values in enumerate(answers):
+        np.testing.assert_array_equal(values, expected(keys[start:]))
 
 
 def test_members_are_followed_and_keys_go_to_whom_they_belong() -> None:
