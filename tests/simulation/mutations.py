@@ -1,0 +1,133 @@
+"""Bugs to be planted, one at a time: a check that catches none of them proves nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from ekko.schemas.epochs import EpochRange
+from ekko.storage.store import Store
+from ekko.storage.table import Table
+from ekko.streams.applier import Applier
+from ekko.streams.fanout.admission import Admission
+from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.lane_readers import LaneReaders
+from ekko.streams.memory_broker import MemoryBroker, Outcome, PartitionLog
+from ekko.streams.publisher_queue import QueueSender
+
+
+@contextmanager
+def _instead(owner: type, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    with patch.object(owner, name, replacement):
+        yield
+
+
+def takeover_forgets_what_was_sent() -> Any:
+    """A fan-out that takes over sends everything unsettled again."""
+    return _instead(ShardFanout, "subtract_sent", lambda *_: None)
+
+
+def settled_runs_ahead() -> Any:
+    """A fan-out says that an epoch is settled while rows of it still wait."""
+    return _instead(ShardFanout, "_oldest_unsent", lambda self: self.intake.epoch.epoch)
+
+
+def old_generations_pass() -> Any:
+    """Blocks learnt from rolled-back parameters are let in."""
+    original = Admission._check_origin
+    return _instead(
+        Admission,
+        "_check_origin",
+        lambda self, block, epoch: original(self, replace(block, generation=epoch.generation), epoch),
+    )
+
+
+def undo_is_skipped() -> Any:
+    """A store takes a void for undone without undoing it."""
+
+    def undo(self: Store, void: EpochRange) -> int:
+        self._directory.voids = (*self._directory.voids, void)
+        return 0
+
+    return _instead(Store, "undo", undo)
+
+
+def late_deltas_miss_the_journals() -> Any:
+    """A late delta of an older epoch goes to the row only, not into later journal entries."""
+    original = Table.apply
+    return _instead(
+        Table,
+        "apply",
+        lambda self, keys, deltas, label, arrival, *, journal: original(
+            self, keys, deltas, max(label, arrival), arrival, journal=journal
+        ),
+    )
+
+
+def rows_and_positions_part() -> Any:
+    """A flush stores the positions of the flush before it: a crash then applies records twice."""
+    original = Store.begin_flush
+    previous: dict[int, Any] = {}
+
+    def begin_flush(self: Store, state: Any) -> None:
+        original(self, previous.get(id(self), self.state))
+        previous[id(self)] = state
+
+    return _instead(Store, "begin_flush", begin_flush)
+
+
+def catch_up_skips_a_record() -> Any:
+    """An applier that starts loses the first record of what it reads."""
+    original = LaneReaders.assign
+    return _instead(
+        LaneReaders,
+        "assign",
+        lambda self, positions: original(
+            self, {at: offset + (offset > 0 and at != self.control) for at, offset in positions.items()}
+        ),
+    )
+
+
+def zombies_write() -> Any:
+    """Older writers of an identity are not fenced."""
+    return _instead(MemoryBroker, "is_fenced", lambda *_: False)
+
+
+def aborted_records_are_read() -> Any:
+    """Readers see uncommitted data."""
+    original = PartitionLog.committed
+
+    def committed(self: PartitionLog, start: int, end: int) -> Iterator[Any]:
+        for entry in self.entries[start:end]:
+            if entry is not None and entry.transaction is not None and entry.transaction.outcome is Outcome.ABORTED:
+                entry.transaction.outcome = Outcome.COMMITTED
+        return original(self, start, end)
+
+    return _instead(PartitionLog, "committed", committed)
+
+
+def voids_are_not_learnt() -> Any:
+    """An applier forgets the voids that a barrier carries."""
+    return _instead(Applier, "_learn", lambda *_: None)
+
+
+def unknown_deliveries_are_counted() -> Any:
+    """A publisher takes a delivery of unknown fate for acknowledged."""
+    original: Callable[..., None] = QueueSender._delivered
+    return _instead(QueueSender, "_delivered", lambda self, *rest: original(self, *rest[:-1], None))
+
+
+MUTATIONS: tuple[Callable[[], Any], ...] = (
+    takeover_forgets_what_was_sent,
+    settled_runs_ahead,
+    old_generations_pass,
+    undo_is_skipped,
+    late_deltas_miss_the_journals,
+    rows_and_positions_part,
+    catch_up_skips_a_record,
+    zombies_write,
+    aborted_records_are_read,
+    voids_are_not_learnt,
+    unknown_deliveries_are_counted,
+)

@@ -1,0 +1,42 @@
+"""Some hundred seeds hold, and every planted bug is caught by one of the first."""
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.simulation.__main__ import failures
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.world import simulate
+
+SEEDS = 200
+SEEDS_A_MUTATION = 60
+
+
+@pytest.mark.timeout(600)
+def test_all_laws_hold() -> None:
+    found = list(itertools.islice(failures(range(SEEDS), min(os.cpu_count() or 1, 4)), 3))
+    assert not found, "\n".join(f"seed {seed}: {failure}" for seed, failure in found)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_planted_bug_is_caught(mutation: Callable[[], Any]) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        with mutation():
+            caught = [seed for seed in range(SEEDS_A_MUTATION) if _is_caught(seed)][:1]
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught
+
+
+def _is_caught(seed: int) -> bool:
+    try:
+        simulate(seed)
+    except AssertionError:
+        return True
+    return False
