@@ -1,7 +1,7 @@
 """The in-memory twin of `streams.kafka`: one process's connection to a `MemoryBroker`, with the faults between them.
 
 Single-threaded and without sleeps: waiting is virtual, so seeded simulations replay exactly. The conformance suite
-(tests/streams/test_log_conformance.py) holds it to what the real cluster does.
+(tests/streams/log) holds it to what the real cluster does.
 """
 
 from collections import deque

@@ -30,6 +30,14 @@ def parse_shards(text: str | None) -> frozenset[int] | None:
     return frozenset(shards)
 
 
+def check_replica(name: str) -> str:
+    """The name, which becomes part of a folder's; raises ConfigurationError."""
+    from ekko.schemas.declarations import check_name
+
+    check_name(f"r{name}", "replica")
+    return name
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of a text like "4GiB" or "500MB". Raises ConfigurationError."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -73,8 +81,7 @@ def store(
         str, typer.Option(metavar="4GiB", help="Bound of the rows, index and journals of each model.")
     ] = "4GiB",
     stall_seconds: Annotated[
-        float,
-        typer.Option(min=0.1, help="Unhealthy after so long without progress though there is lag; ends after 3 times."),
+        float, typer.Option(min=0.1, help="Unhealthy after so long without progress despite lag; ends after 3 times.")
     ] = 20.0,
     bootstrap: Bootstrap = None,
     region_bootstrap: RegionBootstrap = None,
@@ -89,16 +96,12 @@ def store(
     if region is None:
         raise ConfigurationError("--region is missing", hint="name the region whose parameters this store is to hold")
     from ekko.ops.process import stop_on_signals
-    from ekko.ops.settings import load
-    from ekko.schemas.declarations import check_name
     from ekko.streams.store_process import StoreProcess, StoreSettings
 
-    check_name(f"r{replica}", "replica")
-    overridden = {region: {"bootstrap": region_bootstrap}} if region_bootstrap else None
-    settings = load(config, bootstrap=bootstrap, region=overridden)
+    settings = _load(config, bootstrap, region, region_bootstrap)
     chosen = StoreSettings(
         region=region,
-        replica=replica,
+        replica=check_replica(replica),
         data=data or settings.data / f"store-{region}-{replica}",
         shards=parse_shards(shards),
         host=host,
@@ -108,6 +111,13 @@ def store(
         stall_s=stall_seconds,
     )
     StoreProcess(_cluster(settings, region), chosen).run(stop_on_signals())
+
+
+def _load(config: Path | None, bootstrap: str | None, region: str, region_bootstrap: str | None) -> "Settings":
+    from ekko.ops.settings import load
+
+    overridden = {region: {"bootstrap": region_bootstrap}} if region_bootstrap else None
+    return load(config, bootstrap=bootstrap, region=overridden)
 
 
 def _cluster(settings: "Settings", region: str) -> "KafkaCluster":

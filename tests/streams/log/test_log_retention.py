@@ -1,0 +1,46 @@
+"""What the log no longer holds, or does not hold yet, is never passed over in silence."""
+
+import pytest
+
+from ekko.schemas.errors import GapError
+from ekko.streams.log import Cluster, Partition, read_all, read_range
+from tests.streams.log.steps import (
+    Trim,
+    drain,
+    poll_until_error,
+    write,
+)
+
+
+def test_a_position_below_what_retention_left_is_a_gap(cluster: Cluster, trim: Trim, topic: str) -> None:
+    partition = Partition(topic, 0)
+    write(cluster, topic, [b"%d" % number for number in range(10)])
+    trim(partition, 6)
+    assert cluster.bounds([partition])[partition] == (6, 10)
+    with pytest.raises(GapError, match=r"\b2\b.*\b6\b"):
+        poll_until_error(cluster, {partition: 2})
+    with pytest.raises(GapError):
+        read_range(cluster, {partition: 2})
+    assert [record.offset for record in read_range(cluster, {partition: 6})] == [6, 7, 8, 9]
+
+
+def test_a_position_beyond_the_end_is_a_gap(cluster: Cluster, topic: str) -> None:
+    partition = Partition(topic, 0)
+    write(cluster, topic, [b"a", b"b"])
+    with pytest.raises(GapError, match=r"\b5\b"):
+        poll_until_error(cluster, {partition: 5})
+
+
+def test_a_partition_emptied_by_retention_is_caught_up(cluster: Cluster, trim: Trim, topic: str) -> None:
+    partition = Partition(topic, 0)
+    write(cluster, topic, [b"%d" % number for number in range(10)])
+    trim(partition, 10)
+    assert cluster.bounds([partition])[partition] == (10, 10)
+    assert read_all(cluster, topic) == []
+    reader = cluster.reader()
+    reader.assign({partition: 10})
+    assert reader.poll(0.2) == []
+    assert reader.position(partition) == 10
+    write(cluster, topic, [b"next"])
+    assert [record.offset for record in drain(reader, 1)] == [10]
+    reader.close()
