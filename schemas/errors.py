@@ -100,4 +100,4 @@ class TransactionAborted(EkkoError):
 
 
 class StoreUnwritable(EkkoError):
-    """The store's folder cannot be written (full, read-only or failing disk): nothing durable changed, memory is intact."""
+    """The store cannot write its folder (full, read-only, failing disk): nothing durable changed, memory is intact."""
