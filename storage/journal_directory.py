@@ -99,7 +99,7 @@ class JournalDirectory:
 
     def withdraw(self, ranges: Sequence[EpochRange]) -> list[tuple[int, int]]:
         """Withdraw states; pairs (source, target) of journals to unite, in the order in which to do it."""
-        self.withdrawn = tuple(sorted(set(self.withdrawn) | set(ranges)))
+        self.withdrawn = _joined((*self.withdrawn, *ranges))
         bound = self.bound
         while self.is_withdrawn(bound):
             bound += 1
@@ -109,3 +109,14 @@ class JournalDirectory:
         for source, target in unions:
             self._numbers[target] = (*self._numbers.get(target, ()), *self._numbers.pop(source))
         return unions
+
+
+def _joined(ranges: Sequence[EpochRange]) -> tuple[EpochRange, ...]:
+    """The same states in as few ranges as possible, ascending."""
+    joined: list[EpochRange] = []
+    for states in sorted(ranges):
+        if joined and states.first <= joined[-1].last + 1:
+            joined[-1] = EpochRange(joined[-1].first, max(joined[-1].last, states.last))
+        else:
+            joined.append(states)
+    return tuple(joined)

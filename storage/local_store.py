@@ -1,6 +1,7 @@
 """Reading a store of this machine through its shared memory: no server, no copy through a socket."""
 
 import os
+import platform
 import select
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from ekko.storage.notice_board import BOARD_COLUMNS, Notice, NoticeBoard
 from ekko.storage.reader_handle import ReaderHandle, find_handle
 from ekko.storage.reading import TableReader
 from ekko.storage.wire import Reply
+
+_ORDERED = ("x86_64", "amd64")
+"""Processors on which other processes see writes in the order in which they were made; numpy offers no barrier."""
 
 
 class LocalStore:
@@ -83,6 +87,11 @@ class _Attached:
     """The mapped memory of one store process."""
 
     def __init__(self, handle: ReaderHandle) -> None:
+        if platform.machine().lower() not in _ORDERED:
+            raise ConfigurationError(
+                f"shared memory is not read on {platform.machine()}: it may show a store's writes in another order",
+                hint="give the host:port of the store",
+            )
         self.handle = handle
         try:
             self._process = os.pidfd_open(handle.process)

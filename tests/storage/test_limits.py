@@ -1,6 +1,7 @@
 """What a store does at its limits: memory, journals, the range of int32; and what it counts as one row."""
 
 import gc
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,16 @@ def test_two_tables_of_other_dims_and_one_added_later(tmp_path: Path) -> None:
     with opened(tmp_path / "store", model) as store:  # opened with a catalogue that does not know the third one yet
         store.add_table(TableDeclaration("c", 1, fraction_bits=20))
         check(store)
+
+
+def test_many_stores_in_one_process_share_what_they_can(tmp_path: Path) -> None:
+    process = psutil.Process()
+    with ExitStack() as stores:
+        before = process.memory_info().rss
+        for number in range(24):
+            store = stores.enter_context(opened(tmp_path / str(number)))
+            store.apply("embedding", 0, 0, np.arange(500, dtype=np.uint64), uniform_deltas(500))
+            store.flush(store.state)
+        grown = process.memory_info().rss - before
+        assert grown < 24 * 6 * MIB
+        assert not process.children()  # nothing large was flushed: no helper process was needed
