@@ -24,13 +24,15 @@ class Demo:
         self.folder = folder
         self.seconds = seconds
         command = [*EKKO, "demo", "--seconds", str(seconds), "--headless", "--data", str(folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._output = folder.with_name("demo.out")
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def await_training(self) -> None:
         """Return once the trainer has learnt something."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (self.folder / "trainer.json").exists():
-            assert self.process.poll() is None, self.process.communicate()[0]
+            assert self.process.poll() is None, self._output.read_text()
             assert time.monotonic() < deadline, f"no training after {START_TIMEOUT_S} s"
             time.sleep(0.1)
 
@@ -46,7 +48,8 @@ class Demo:
 
     def result(self) -> tuple[int, dict[str, Any], str]:
         """Exit code, the object of the last line, and all output."""
-        output, _ = self.process.communicate(timeout=self.seconds + 240)
+        self.process.wait(self.seconds + 240)
+        output = self._output.read_text()
         try:
             summary = json.loads(output.splitlines()[-1])
         except (ValueError, IndexError):
