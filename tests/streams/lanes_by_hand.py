@@ -43,7 +43,7 @@ class Lanes:
         self.catalogue.refresh()
         self.model = self.catalogue.model(name)
         self.region = self.catalogue.region(self.region_name)
-        self._writer = cluster.transactional_writer(f"test.{name}")
+        self.reconnect()
         self.seqs: dict[int, int] = defaultdict(int)
         self._last: dict[tuple[int, Lane], int] = defaultdict(int)
         self.epoch = 0
@@ -53,6 +53,10 @@ class Lanes:
         self._settled = Settled()
         self.rows: list[tuple[str, int, np.ndarray, np.ndarray]] = []
         """(table, effective epoch, keys, deltas) of everything sent."""
+
+    def reconnect(self) -> None:
+        """A new writer, after the broker was away."""
+        self._writer = self.cluster.transactional_writer(f"test.{self.model.name}")
 
     def partition(self, lane: Lane, shard: int) -> Partition:
         return Partition(topics.lane(self.model.name, self.region_name, lane), shard)

@@ -1,5 +1,6 @@
 """Lanes -> rows on the real broker: exactly once, in any order, after any crash."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -127,6 +128,30 @@ def test_a_catalogue_that_is_not_there_yet_holds_the_block_back(lanes: Lanes, op
     replica.settle()
     assert replica.applier.state.shards[0].contiguous == 2
     assert replica.rows() == lanes.truth()
+
+
+def test_a_hot_key_only_rises_for_readers_and_ends_exact(lanes: Lanes, open_replica: Open) -> None:
+    key, one = lanes.keys(0, 1), np.ones((1, 4), np.int32)
+    count = 10_000
+    replica = open_replica()
+    lanes.write(*(lanes.rows_block(EXPRESS if n % 3 else BULK, 0, key, one) for n in range(count)))
+    seen: list[list[int]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(replica.store.lookup("embedding", key)[0][0].tolist())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    replica.settle()
+    done.set()
+    reader.join()
+    read()
+    assert all(len(set(row)) == 1 for row in seen), "never half of a row"
+    firsts = [row[0] for row in seen]
+    assert firsts == sorted(firsts)
+    assert replica.rows() == {int(key[0]): [count] * 4}
 
 
 def test_a_replica_of_some_shards_reads_no_others(lanes: Lanes, open_replica: Open) -> None:
