@@ -15,7 +15,8 @@ class FreeList:
 
     def __init__(self, header: Array, cell: int) -> None:
         self._header, self._cell = header, cell
-        self._freed = np.empty(0, dtype=np.int64)
+        self._freed: list[Slots] = []
+        self._free = 0
 
     @property
     def top(self) -> int:
@@ -25,21 +26,28 @@ class FreeList:
     @property
     def count(self) -> int:
         """Numbers in use."""
-        return self.top - len(self._freed)
+        return self.top - self._free
 
     def take(self, count: int) -> Slots:
         """That many numbers, ascending: freed ones first."""
-        reused = self._freed[: min(count, len(self._freed))]
-        self._freed = self._freed[len(reused) :]
+        taken = []
+        while count and self._freed:
+            part = self._freed.pop()
+            taken.append(part[:count])
+            if len(part) > count:
+                self._freed.append(part[count:])
+            count -= len(taken[-1])
+            self._free -= len(taken[-1])
         top = self.top
-        fresh = np.arange(top, top + count - len(reused), dtype=np.int64)
-        self._header[self._cell] = top + len(fresh)
-        return np.concatenate((reused, fresh)) if len(reused) else fresh
+        self._header[self._cell] = top + count
+        fresh = np.arange(top, top + count, dtype=np.int64)
+        return np.sort(np.concatenate((*taken, fresh))) if taken else fresh
 
     def give(self, numbers: Slots) -> None:
         """Take numbers back."""
         if len(numbers):
-            self._freed = np.sort(np.concatenate((self._freed, numbers)))
+            self._freed.append(np.sort(numbers))
+            self._free += len(numbers)
 
 
 def adjacent(numbers: Slots) -> slice | None:

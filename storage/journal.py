@@ -86,8 +86,8 @@ class JournalPool:
         return entries
 
     def read(self, entries: Slots) -> Int32s:
-        """Values of resident entries, int32[N, dim]."""
-        values: Int32s = self.values.take(self.places.take(entries).astype(np.int64) - 1, axis=0)
+        """Values of resident entries, int32[N, dim]; anything for the others."""
+        values: Int32s = self.values.take(self.places.take(entries).astype(np.int64) - 1, axis=0, mode="clip")
         return values
 
     def add_to(self, entries: Slots, changes: Int32s) -> None:

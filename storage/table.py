@@ -195,17 +195,29 @@ class Table:
         entries = self.pool.add(slots[missing], label, later.reached[missing] + 1, self.pool.values, places)
         self.pool.previous[after] = entries + 1
 
+    def _values(self, entries: Slots) -> Int32s:
+        """Values of entries, from memory or disk."""
+        missing = np.flatnonzero(self.pool.places.take(entries) == 0)
+        values = self.pool.read(entries)
+        if missing.size:
+            values[missing] = self._read(entries[missing])
+        return values
+
     def _bring_in(self, entries: Slots) -> None:
-        """Read from disk the values of those entries that memory has let go."""
+        """Take back into memory the values of those of the distinct entries that it has let go."""
         missing = entries[self.pool.places.take(entries) == 0]
-        if not missing.size:
-            return
-        missing = distinct(missing)
-        labels = self.pool.labels.take(missing)
+        if missing.size:
+            self.pool.bring_in(missing, self._read(missing))
+
+    def _read(self, entries: Slots) -> Int32s:
+        """Values of entries from disk."""
+        values = np.empty((len(entries), self.declaration.dim), dtype=np.int32)
+        labels = self.pool.labels.take(entries)
         for label in distinct(labels).tolist():
-            part = missing[labels == label]
-            keys = self.arena.keys.take(self.pool.slots.take(part).astype(np.int64) - 1)
-            self.pool.bring_in(part, self.source.read(label, keys))
+            part = np.flatnonzero(labels == label)
+            owners = self.pool.slots.take(entries[part]).astype(np.int64) - 1
+            values[part] = self.source.read(label, self.arena.keys.take(owners))
+        return values
 
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
         """Undo for slots with entries in journals first..last: those without a later one get their old row as it is."""
@@ -217,8 +229,7 @@ class Table:
     def _restore(self, slots: Slots, first: int) -> None:
         arena, pool = self.arena, self.pool
         before = later_entries(arena, pool, slots, first - 1)
-        self._bring_in(before.oldest)
-        rows = pool.read(before.oldest)
+        rows = self._values(before.oldest)
         self.overflows.notice(rows)
         versions = arena.begin_write(slots)
         scatter(arena.rows, slots, rows)
@@ -231,8 +242,9 @@ class Table:
         arena, pool = self.arena, self.pool
         after = later_entries(arena, pool, slots, last)
         before = later_entries(arena, pool, slots, first - 1)
-        self._bring_in(np.concatenate((after.entries, before.oldest)))
-        changes = pool.read(before.oldest) - pool.read(after.oldest)
+        self._bring_in(after.entries)
+        changes = self._values(before.oldest)
+        changes -= pool.read(after.oldest)
         rows = arena.rows.take(slots, axis=0)
         rows += changes
         versions = arena.begin_write(slots)
