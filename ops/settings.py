@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = Field(default_factory=dict)
     region: dict[str, RegionSettings] = Field(default_factory=dict)
     epoch_interval_s: float = Field(default=30.0, gt=0)
+    snapshot_every_s: float = Field(default=600.0, gt=0)
 
     @classmethod
     def settings_customise_sources(

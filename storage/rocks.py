@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     ChecksumType,
     DBCompressionType,
     IngestExternalFileOptions,
@@ -144,6 +145,15 @@ class RocksDurable:
         if stored:
             values[present] = self._matrix(stored, width)
         return values, present
+
+    def checkpoint(self, folder: Path) -> None:
+        """Make `folder` hold the last commit, data files linked, while none is under way; or raise StoreUnwritable."""
+        try:
+            folder.mkdir(parents=True)
+            Checkpoint(self._database).create_checkpoint(str(folder / DATABASE))
+            shutil.copy2(self._path / _NOTED, folder / _NOTED)
+        except Exception as error:
+            raise unwritable(folder, error) from error
 
     def memory_bytes(self) -> int:
         """Bytes of the memory shared with the helper."""

@@ -206,6 +206,11 @@ class Store(StoreReads):
         self._due_s = None if due else self._due_s
         return due
 
+    @property
+    def flushing(self) -> bool:
+        """Whether a flush is under way, or has ended and was not polled yet."""
+        return self._flusher.busy
+
     def begin_flush(self, state: ReplicaState) -> None:
         """Capture rows, journals and `state` as they are now; they become durable in the background, in one commit.
 
@@ -230,6 +235,16 @@ class Store(StoreReads):
         """Like `begin_flush`, and wait until it is durable."""
         self.begin_flush(state)
         self._settle(wait=True)
+
+    def checkpoint(self, folder: Path) -> None:
+        """Make `folder` hold what was flushed last, as a store's folder of its own; while no flush is under way.
+
+        Raises:
+            StoreUnwritable: the folder cannot be written.
+        """
+        assert not self.flushing
+        assert isinstance(self._durable, RocksDurable), "only what is on disk can be linked"
+        self._durable.checkpoint(folder)
 
     def memory_bytes(self) -> int:
         """Bytes of rows, index, journals and flush buffers in use."""

@@ -14,7 +14,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
-from ekko.schemas.errors import ConnectionFailed, NotReady, TopicMissing
+from ekko.schemas.errors import ConnectionFailed, NotReady, StoreUnwritable, TopicMissing
+from ekko.storage.snapshots import Schedule
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.lane_intake import CatalogueView
@@ -54,6 +55,7 @@ class ModelRunner:
         shards: frozenset[int],
         memory_bytes: int,
         changed: Callable[[], None],
+        snapshots: Schedule | None = None,
     ) -> None:
         self.model = model
         self.metrics = metrics
@@ -68,6 +70,7 @@ class ModelRunner:
         self._shards = shards
         self._memory_bytes = memory_bytes
         self._changed = changed
+        self._snapshots = snapshots
         self._told: tuple[object, ...] = ()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ending = threading.Event()
@@ -158,6 +161,7 @@ class ModelRunner:
             self.stepped_s = time.monotonic()
             self._tell_changes()
             self._answer_calls()
+            self._take_snapshot()
         self.applier.close()
 
     def _tell_changes(self) -> None:
@@ -170,6 +174,19 @@ class ModelRunner:
         if told != self._told:  # who rolls back waits for these to be announced
             self._told = told
             self._changed()
+
+    def _take_snapshot(self) -> None:
+        if self._snapshots is None or self.store is None:
+            return
+        try:
+            taken = self._snapshots.step(self.store, time.time())
+        except StoreUnwritable as error:
+            _log.error("model %s: no snapshot was taken: %s", self.model.name, error)
+        else:
+            if taken is not None:
+                _log.info(
+                    "model %s: snapshot %s, complete at state %d", self.model.name, taken.path, taken.state.complete
+                )
 
     def _answer_calls(self) -> None:
         with suppress(Empty):

@@ -17,6 +17,7 @@ from ekko.schemas.signals import Signal
 from ekko.storage.folder_lock import FolderLock
 from ekko.storage.server import build_app
 from ekko.storage.server_thread import ServerThread
+from ekko.storage.snapshots import SNAPSHOTS, Schedule
 from ekko.streams.log import Cluster
 from ekko.streams.membership import Membership, standing, unready
 from ekko.streams.model_runner import ModelRunner
@@ -46,6 +47,7 @@ class StoreSettings:
         memory_bytes: bound of each model's rows, index and journals.
         stall_s: without progress for so long, though there is lag, it says that it is unhealthy; three times as long,
             and it ends.
+        snapshot_every_s, snapshots_kept: how often a snapshot is taken of every model, and how many are kept.
     """
 
     region: str
@@ -57,6 +59,8 @@ class StoreSettings:
     advertise: str | None = None
     memory_bytes: int = 4 * 1024**3
     stall_s: float = 20.0
+    snapshot_every_s: float = 600.0
+    snapshots_kept: int = 6
 
 
 class StoreProcess:
@@ -179,6 +183,11 @@ class StoreProcess:
             shards=shards,
             memory_bytes=self._settings.memory_bytes,
             changed=self._wake.set,
+            snapshots=Schedule(
+                self._settings.data / SNAPSHOTS / folder.name,
+                every_s=self._settings.snapshot_every_s,
+                keep=self._settings.snapshots_kept,
+            ),
         )
         runner.start()
         return runner
@@ -188,6 +197,7 @@ class StoreProcess:
         runner.ask_to_end()
         if runner.join(_END_TIMEOUT_S):
             shutil.rmtree(runner.folder, ignore_errors=True)
+            shutil.rmtree(self._settings.data / SNAPSHOTS / runner.folder.name, ignore_errors=True)
         self._health.forget(runner.model.name)
 
     def _check_threads(self) -> None:

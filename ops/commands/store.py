@@ -87,10 +87,7 @@ def store(
     region_bootstrap: RegionBootstrap = None,
     config: Config = None,
 ) -> None:
-    """Hold a region's parameters and serve them over HTTP, until Ctrl-C or SIGTERM.
-
-    Killed at any moment it goes on from its last flush and the lanes. See /health, /ready, /metrics and /v1/members.
-    """
+    """Hold a region's parameters and serve them over HTTP; killed at any moment it goes on from its last flush."""
     if context.invoked_subcommand is not None:
         return
     if region is None:
@@ -109,6 +106,7 @@ def store(
         advertise=advertise,
         memory_bytes=parse_bytes(memory),
         stall_s=stall_seconds,
+        snapshot_every_s=settings.snapshot_every_s,
     )
     StoreProcess(_cluster(settings, region), chosen).run(stop_on_signals())
 

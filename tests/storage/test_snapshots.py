@@ -1,0 +1,74 @@
+"""Snapshots of a real store: taken on a schedule, pruned, put back, and what was written since is not in them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.replicas import ReplicaState, ShardPosition
+from ekko.storage.snapshots import Schedule, put_back, read, take
+from ekko.storage.store import Store
+
+MODEL = ModelDeclaration("ctr", shards=1, tables=(TableDeclaration("a", 4),), incarnation=0)
+KEYS = np.arange(1_000, dtype=np.uint64)
+
+
+def open_store(path: Path) -> Store:
+    return Store.open(path, MODEL, [0], region_incarnation=0, memory_bytes=1 << 28)
+
+
+def state(contiguous: int) -> ReplicaState:
+    return ReplicaState("ctr", 0, 0, {0: ShardPosition(contiguous=contiguous, complete=contiguous)})
+
+
+def change(store: Store, epoch: int) -> None:
+    store.apply("a", epoch, epoch, KEYS, np.full((len(KEYS), 4), epoch + 1, np.int32))
+    store.flush(state(epoch))
+
+
+def test_a_store_put_back_is_what_it_was_and_can_still_undo(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    change(store, 0)
+    change(store, 1)
+    expected, journal = store.checksum("a"), store.checksum("a", as_of=1)
+    snapshot = take(store, tmp_path / "snapshots", 100)
+    change(store, 2)
+    assert store.checksum("a") != expected
+    store.close()
+    put_back(snapshot, tmp_path / "again")
+    again = open_store(tmp_path / "again")
+    assert again.state.shards[0].contiguous == 1
+    assert again.checksum("a") == expected
+    assert again.checksum("a", as_of=1) == journal
+    change(again, 2)
+    again.close()
+    # What is put back shares files with the snapshot, and yet leaves it as it was.
+    put_back(read(tmp_path / "snapshots")[0], tmp_path / "twice")
+    twice = open_store(tmp_path / "twice")
+    assert twice.checksum("a") == expected
+    twice.close()
+
+
+def test_a_schedule_takes_and_prunes_them(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    schedule = Schedule(tmp_path / "snapshots", every_s=10, keep=2)
+    assert schedule.step(store, 0) is None
+    assert schedule.step(store, 11) is None, "nothing is flushed yet"
+    change(store, 0)
+    taken = [schedule.step(store, second) for second in range(12, 60, 4)]
+    assert [snapshot.taken_s for snapshot in taken if snapshot is not None] == [12, 24, 36, 48]
+    assert [snapshot.taken_s for snapshot in read(tmp_path / "snapshots")] == [36, 48]
+    store.close()
+
+
+def test_what_is_no_whole_snapshot_is_left_out(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    change(store, 0)
+    take(store, tmp_path / "snapshots", 5)
+    (tmp_path / "snapshots" / "6").mkdir()
+    (tmp_path / "snapshots" / "7.partial").mkdir()
+    (tmp_path / "snapshots" / "8").mkdir()
+    (tmp_path / "snapshots" / "8" / "state").write_bytes(b"EK")
+    assert [snapshot.taken_s for snapshot in read(tmp_path / "snapshots")] == [5]
+    assert read(tmp_path / "nowhere") == []
+    store.close()
