@@ -12,6 +12,11 @@ def conclusion(summary: DemoSummary) -> str:
         f"AUC {_number(summary.auc_live)} with live rows, {_number(summary.auc_stale)} with rows of every {every}",
         f"publish to readable in the slower region: p50 {median} ms, p99 {tail} ms",
     ]
+    later = summary.after_first_refresh
+    if later.auc_live is not None:
+        lines.insert(
+            2, f"  once those had been trained at all: {_number(later.auc_live)} and {_number(later.auc_stale)}"
+        )
     if summary.restarts:
         lines.append("restarted: " + ", ".join(f"{name} {count}x" for name, count in summary.restarts.items()))
     if summary.bit_identical:

@@ -86,7 +86,7 @@ def run(folder: Path, interactions: Interactions, seconds: float, tell: Tell, wa
         tell(f"training for {seconds:g} s: {plan.rate:.0f} interactions a second, regions {', '.join(plan.stores)}")
         _train(plan, supervisor, seconds, watch)
         tell("training is over: waiting for the last barrier, then comparing both regions with the source log")
-        return _conclude(plan, model, supervisor, interactions, seconds)
+        return _conclude(plan, model, supervisor, interactions)
 
 
 def _log_to(file: Path) -> None:
@@ -131,7 +131,7 @@ def _train(plan: DemoPlan, supervisor: Supervisor, seconds: float, watch: Watch)
 
 
 def _conclude(
-    plan: DemoPlan, model: ModelDeclaration, supervisor: Supervisor, interactions: Interactions, seconds: float
+    plan: DemoPlan, model: ModelDeclaration, supervisor: Supervisor, interactions: Interactions
 ) -> DemoSummary:
     supervisor.stop("server")
     trainer = read_status(plan.folder / TRAINER_FILE, TrainerStatus)
@@ -153,9 +153,8 @@ def _conclude(
         trainer,
         read_status(plan.folder / SERVER_FILE, ServerStatus),
         latencies,
+        plan=plan,
         dataset=interactions.origin,
-        seconds=seconds,
-        stale_refresh_s=plan.refresh_s,
         restarts=restarts,
     )
 

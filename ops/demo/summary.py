@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel
 
+from ekko.ops.demo.plan import DemoPlan
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
 from ekko.ops.demo.verify import Verification
 from ekko.storage.served import UpdateLatency
@@ -74,9 +75,8 @@ def summarise(
     server: ServerStatus,
     latencies: dict[str, UpdateLatency],
     *,
+    plan: DemoPlan,
     dataset: str,
-    seconds: float,
-    stale_refresh_s: float,
     restarts: dict[str, int],
 ) -> DemoSummary:
     """Put together what was measured and checked."""
@@ -99,11 +99,11 @@ def summarise(
         auc_stale=run.auc_stale,
         after_first_refresh=mean_comparison([region.quality.after_first_refresh for region in regions.values()]),
         interactions=trainer.position,
-        interactions_a_second=trainer.position / seconds,
+        interactions_a_second=plan.rate,
         behind_s=trainer.behind_s,
         dataset=dataset,
-        seconds=seconds,
-        stale_refresh_s=stale_refresh_s,
+        seconds=plan.seconds,
+        stale_refresh_s=plan.refresh_s,
         blocks_published=verification.published.blocks,
         keys=verification.keys,
         last_state=verification.last_state,

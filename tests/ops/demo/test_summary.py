@@ -2,10 +2,12 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from ekko.ops.demo.plan import DemoPlan
 from ekko.ops.demo.report import conclusion
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
@@ -27,6 +29,9 @@ def latency(p50: float | None, p99: float | None) -> UpdateLatency:
 TRAINER = TrainerStatus(
     position=1200, finished=True, regions={"east": quality(0.72, 0.64), "west": quality(0.74, 0.62)}
 )
+PLAN = DemoPlan(
+    folder=Path("unused"), bootstrap="unused", model="movies", stores={}, monitor_port=1, rate=500.0, seconds=60.0
+)
 VERIFICATION = Verification(
     last_state=9, middle_state=4, keys=50, published=Published(6000, 240, 7), rejected={"east": 0, "west": 0}
 )
@@ -38,9 +43,8 @@ def summary_of(verification: Verification = VERIFICATION, west: UpdateLatency | 
         TRAINER,
         ServerStatus(regions={"east": ServingStatus(requests=7)}),
         {"east": latency(5.0, 20.0), "west": west or latency(4.0, 30.0)},
+        plan=PLAN,
         dataset="MovieLens 100K",
-        seconds=60.0,
-        stale_refresh_s=20.0,
         restarts={"broker": 1, "manager": 0},
     )
 
