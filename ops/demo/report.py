@@ -14,9 +14,8 @@ def conclusion(summary: DemoSummary) -> str:
     ]
     later = summary.after_first_refresh
     if later.auc_live is not None:
-        lines.insert(
-            2, f"  once those had been trained at all: {_number(later.auc_live)} and {_number(later.auc_stale)}"
-        )
+        live, stale = _number(later.auc_live), _number(later.auc_stale)
+        lines.insert(2, f"  after their first refresh, so without the untrained start: {live} and {stale}")
     if summary.restarts:
         lines.append("restarted: " + ", ".join(f"{name} {count}x" for name, count in summary.restarts.items()))
     if summary.bit_identical:
