@@ -141,6 +141,7 @@ class ModelRunner:
             region_incarnation=self._region.incarnation,
             memory_bytes=self._memory_bytes,
         )
+        self.stepped_s = time.monotonic()  # opening takes as long as there are rows to read, and is no stall
         self.applier = Applier(
             self._cluster, self._region, self.model, self.store, self._catalogue, observer=self.metrics
         )
