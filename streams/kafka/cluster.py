@@ -101,7 +101,7 @@ class KafkaCluster:
     def reader(self) -> KafkaReader:
         """See `Cluster.reader`."""
         settings, errors = self._client()
-        return KafkaReader(settings, errors, lambda partition: self.bounds([partition])[partition])
+        return KafkaReader(settings, errors, self.bounds)
 
     def writer(
         self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024, batch_bytes: int = 1_000_000

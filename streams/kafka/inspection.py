@@ -1,5 +1,6 @@
 """What only an examination of a cluster asks for: brokers as they advertise themselves, their settings, our rights."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ from ekko.streams.kafka.trouble import ClientErrors
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+_log = logging.getLogger("ekko.kafka")
 _Result = TypeVar("_Result")
 
 
@@ -34,7 +36,7 @@ class KafkaInspection:
         self._timeout_s = timeout_s
         try:
             configuration: dict[str, Any] = {**settings, "bootstrap.servers": bootstrap, "error_cb": self._errors}
-            self._admin = AdminClient(configuration)
+            self._admin = AdminClient(configuration, logger=_log)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
         self._errors.serve = self._admin.poll

@@ -13,17 +13,22 @@ from ekko.streams.log import Bounds, Partition, Record
 
 _log = logging.getLogger("ekko.kafka")
 
+GROUP = "ekko-assigned-by-hand"
+"""Nobody ever joins it, but librdkafka asks for its coordinator: where rights are checked, READ on it is needed."""
+
+_BoundsOf = Callable[[Iterable[Partition]], dict[Partition, Bounds]]
+
 
 class KafkaReader:
     """`streams.log.Reader` on a confluent consumer that never joins a group."""
 
-    def __init__(self, settings: dict[str, Any], errors: ClientErrors, bounds: Callable[[Partition], Bounds]) -> None:
+    def __init__(self, settings: dict[str, Any], errors: ClientErrors, bounds: _BoundsOf) -> None:
         self._errors = errors
         self._bounds = bounds
         self._positions: dict[Partition, int] = {}
         self._consumer = Consumer(
             {
-                "group.id": "ekko-assigned-by-hand",
+                "group.id": GROUP,
                 "queued.max.messages.kbytes": 65_536,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.wait.max.ms": 100,
@@ -40,8 +45,7 @@ class KafkaReader:
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """See `Reader.assign`."""
-        for partition in positions:
-            self._bounds(partition)  # raises TopicMissing
+        self._bounds(positions)  # raises TopicMissing
         self._positions = dict(positions)
         self._consumer.assign([TopicPartition(p.topic, p.number, offset) for p, offset in positions.items()])
 
@@ -76,7 +80,7 @@ class KafkaReader:
 
     def _raise_if_final(self, partition: Partition, error: KafkaError) -> None:
         if error.code() in OUT_OF_RANGE:
-            bounds, position = self._bounds(partition), self._positions[partition]
+            bounds, position = self._bounds([partition])[partition], self._positions[partition]
             lost = f", {bounds.low - position} offsets are gone" if position < bounds.low else ""
             raise GapError(
                 f"{partition.topic}[{partition.number}]: offset {position} is not in the log, "

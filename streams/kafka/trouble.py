@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from ekko.schemas.errors import ConnectionFailed, TopicMissing, TransactionAborted
 from ekko.streams.log import Output, Partition
@@ -55,14 +55,20 @@ class ClientErrors:
         if error.code() in FOR_GOOD:
             self.fatal = error
 
+    def _serve(self) -> None:
+        try:
+            self.serve(0.0)
+        except KafkaException as error:  # a transactional client raises its fatal error in every call from then on
+            self(error.args[0])
+
     def no_use_waiting(self, deadline: float) -> bool:
         """Whether to stop waiting: `deadline` (monotonic seconds) has passed, or no retry mends what is reported."""
-        self.serve(0.0)
+        self._serve()
         return self.fatal is not None or time.monotonic() > deadline
 
     def connection_failed(self, doing: str, error: KafkaError | None = None) -> ConnectionFailed:
         """The error to raise when `doing` did not work."""
-        self.serve(0.0)
+        self._serve()
         # A bare 'no answer' says less than what was reported on the side; any other answer is the reason itself.
         bare = error is None or error.code() in NO_ANSWER
         reason = self.fatal or (self._last if bare else None) or error
