@@ -15,6 +15,8 @@ from ekko.streams.log import Cluster, Output, Partition, Reader, Record, Writer
 
 _log = logging.getLogger(__name__)
 
+_CONFIRM_S = 5.0
+
 
 class RegionMirror:
     """Copies between the central and a region's own cluster; several instances may do so at once.
@@ -100,10 +102,18 @@ class _Copier:
         records = self._reader.poll(timeout_s) if self._positions else []
         for record in records:
             self._send(record)
+            if record.partition == catalogue.PARTITION:
+                # One at a time: were one lost and a later one not, the copy would end beyond the gap and never mend it.
+                self._confirm(self._writer.flush(_CONFIRM_S))
         self._writer.poll(0.0)
+        self._confirm(0)
+        return bool(records)
+
+    def _confirm(self, in_flight: int) -> None:
         if self._failures:
             raise EkkoError(f"a copy was not delivered: {self._failures[0]}")
-        return bool(records)
+        if in_flight:
+            raise EkkoError(f"a copy was not delivered within {_CONFIRM_S} s")
 
     def close(self) -> None:
         self._reader.close()
