@@ -11,11 +11,12 @@ from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier
+from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.signals import Signal
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Output, Partition
-from ekko.streams.manager.barriers import beginning, rolling_back
+from ekko.streams.manager.barriers import Amendment, allowing, beginning, denying, rolling_back, withdrawing
 from ekko.streams.manager.tenure import Tenure
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.truth import committed
@@ -87,16 +88,35 @@ class Input:
 
     def roll_back(self) -> None:
         """Go back to an earlier state; whoever leads finds itself fenced."""
+        epoch = self._last().epoch
+        if epoch:
+            self._amend(rolling_back(self._environment.rng.randint(max(0, epoch - 3), epoch)), "rollback")
+
+    def withdraw(self) -> None:
+        """Give up some earlier states."""
+        epoch = self._last().epoch
+        if epoch > 1:
+            chosen = [self._environment.rng.randint(1, epoch - 1) for _ in range(2)]
+            self._amend(withdrawing(chosen), "withdrawal")
+
+    def deny_or_allow(self) -> None:
+        """Put a trainer on the deny list, or take it off."""
+        trainer = self._environment.rng.choice(("trainer-0", "raw"))
+        self._amend(self._environment.rng.choice((denying, allowing))(trainer), "deny list")
+
+    def _amend(self, amendment: Amendment, what: str) -> None:
         try:
             tenure = self._tenure()
         except TimeoutError as error:  # a trainer's open transaction hides the last barrier
-            self._environment.log(f"no rollback: {error}")
+            self._environment.log(f"no {what}: {error}")
             return
-        if tenure.barrier.epoch:
-            to = self._environment.rng.randint(max(0, tenure.barrier.epoch - 3), tenure.barrier.epoch)
-            tenure.write_barrier(self._catalogue_end(), self._environment.clock(), rolling_back(to))
-            self._environment.log(f"rollback to {to}: voids {tenure.barrier.voids}")
-        tenure.close()
+        try:
+            tenure.write_barrier(self._catalogue_end(), self._environment.clock(), amendment)
+            self._environment.log(f"{what}: {tenure.barrier}")
+        except StateUnavailable as error:
+            self._environment.log(f"no {what}: {error}")
+        finally:
+            tenure.close()
 
     def barrier(self) -> int:
         """A barrier more; the epoch that it opens."""

@@ -38,24 +38,25 @@ class Machine(ABC):
             return self.work(now_s)
         except Killed as moment:
             self.environment.log(f"{self.name} killed: {moment}")
-            self._end()
+            self.end()
         except EkkoError as error:
             self.environment.log(f"{self.name} exits: {type(error).__name__}: {error}")
             self.environment.watch(self.name, [error])
-            self._end()
+            self.end()
         return True
 
     def kill(self) -> None:
         """Kill it between two rounds."""
         self.environment.log(f"{self.name} killed")
-        self._end()
+        self.end()
 
     def rest_easy(self) -> None:
         """From now on it is not killed any more, and starts at once."""
         self.doom.countdown = None
         self._start_at_s = 0.0
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Its present life is over."""
         self.up = False
         self.doom.dead = True
         self.crash()
@@ -77,10 +78,10 @@ class Machine(ABC):
 
 
 class FanoutMachine(Machine):
-    """A region's fan-out, and at times its zombie: an older instance that does not know yet that it was replaced."""
+    """A fan-out instance, and at times its zombie: an older process that does not know yet that it was replaced."""
 
-    def __init__(self, region: str, environment: Environment) -> None:
-        super().__init__(f"fan-out {region}", environment)
+    def __init__(self, region: str, number: int, environment: Environment) -> None:
+        super().__init__(f"fan-out {region}-{number}", environment)
         self.region = region
         self.fanout: RegionFanout | None = None
         self.zombie: RegionFanout | None = None
@@ -93,12 +94,16 @@ class FanoutMachine(Machine):
             bandwidth_bytes_per_s=scenario.budget_bytes_s,
             bulk_max_age_s=0.5,
             express_percentile=scenario.percentile,
+            pending_bytes=scenario.pending_bytes,
             retry_s=0.1,
+            announce_s=0.1,
+            lifetime_s=0.5,
         )
         self.fanout = RegionFanout(
             environment.connect(CENTRAL, self.doom),
             environment.connect(self.region, self.doom),
             self.region,
+            instance=self.name,
             settings=settings,
             clock=environment.clock,
         )
@@ -115,9 +120,9 @@ class FanoutMachine(Machine):
         return done
 
     def replace(self) -> None:
-        """Start another instance while this one still runs."""
+        """Start it anew while the old process still runs."""
         if self.up and self.zombie is None:
-            self.environment.log(f"{self.name}: another instance takes over while the old one lives on")
+            self.environment.log(f"{self.name}: started anew while the old process lives on")
             self.zombie, self.fanout = self.fanout, None
             self.doom = Doom()
             self.up = False

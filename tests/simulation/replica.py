@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ekko.schemas.errors import NotReady
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.manifest import decode_manifest
 from ekko.storage.store import Store
@@ -59,6 +60,8 @@ class Replica(Machine):
         cluster = environment.connect(self.region, self.doom)
         catalogue = Catalogue(cluster)
         catalogue.refresh()
+        if environment.scenario.model not in catalogue.models or self.region not in catalogue.regions:
+            raise NotReady("the catalogue is not mirrored yet")
         model, region = catalogue.model(environment.scenario.model), catalogue.region(self.region)
         assert region.incarnation is not None
         self._store = Store.open(

@@ -12,20 +12,23 @@ class Scenario:
 
     Attributes:
         own_brokers: each region has a cluster of its own.
+        fanouts: instances a region.
         tables: declared at first; `late_table` some time later, if any.
         keys: number of keys that trainers touch.
         ticks: steps of the schedule.
         trainers: whether each of them publishes exactly once, with its input position.
         replica_shards: by region, the shards of each replica.
         budget_bytes_s: bandwidth of the fan-outs, None: unlimited.
+        pending_bytes: memory of a fan-out for bulk that waits.
         percentile: of the scores, above which rows are express.
         trouble: 0 (quiet) to 1 (everything at once): scales the chance of every fault.
-        bad_input, rollbacks, retractions: chances a tick.
+        bad_input, rollbacks, retractions, withdrawals, denials: chances a tick.
     """
 
     seed: int
     regions: tuple[str, ...]
     own_brokers: bool
+    fanouts: int
     model: str
     shards: int
     shard_groups: int
@@ -36,11 +39,14 @@ class Scenario:
     trainers: tuple[bool, ...]
     replica_shards: dict[str, tuple[tuple[int, ...], ...]]
     budget_bytes_s: float | None
+    pending_bytes: int
     percentile: float
     trouble: float
     bad_input: float
     rollbacks: float
     retractions: float
+    withdrawals: float
+    denials: float
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -52,7 +58,8 @@ def scenario_of(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         regions=regions,
-        own_brokers=False,
+        own_brokers=rng.random() < 0.3,
+        fanouts=rng.choice((1, 1, 2)),
         model="ctr",
         shards=shards,
         shard_groups=rng.randint(1, shards),
@@ -63,11 +70,14 @@ def scenario_of(seed: int) -> Scenario:
         trainers=tuple(rng.random() < 0.5 for _ in range(rng.randint(1, 2))),
         replica_shards={region: _placement(rng, everything) for region in regions},
         budget_bytes_s=rng.choice((None, None, 3_000.0, 30_000.0)),
+        pending_bytes=rng.choice((1 << 30, 1 << 30, 20_000)),
         percentile=rng.choice((0.0, 50.0, 99.0)),
         trouble=rng.choice((0.0, 0.3, 1.0)),
         bad_input=rng.choice((0.0, 0.03)),
         rollbacks=rng.choice((0.0, 0.015, 0.03)),
         retractions=rng.choice((0.0, 0.03)),
+        withdrawals=rng.choice((0.0, 0.0, 0.02)),
+        denials=rng.choice((0.0, 0.0, 0.02)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Some hundred seeds hold, and every planted bug is caught by one of the first."""
+"""More than a hundred seeds hold, and every planted bug is caught by one of the first."""
 
 import itertools
 import logging
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.__main__ import failures
+from tests.simulation.__main__ import failures, replay_command
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import simulate
 
-SEEDS = 200
+SEEDS = 120
 SEEDS_A_MUTATION = 60
 
 
 @pytest.mark.timeout(600)
 def test_all_laws_hold() -> None:
     found = list(itertools.islice(failures(range(SEEDS), min(os.cpu_count() or 1, 4)), 3))
-    assert not found, "\n".join(f"seed {seed}: {failure}" for seed, failure in found)
+    assert not found, "\n".join(f"{failure}\nreplay: {replay_command(seed)}" for seed, failure in found)
 
 
 @pytest.mark.timeout(300)
@@ -28,10 +28,10 @@ def test_a_planted_bug_is_caught(mutation: Callable[[], Any]) -> None:
     logging.disable(logging.CRITICAL)
     try:
         with mutation():
-            caught = [seed for seed in range(SEEDS_A_MUTATION) if _is_caught(seed)][:1]
+            caught = any(_is_caught(seed) for seed in range(SEEDS_A_MUTATION))
     finally:
         logging.disable(logging.NOTSET)
-    assert caught
+    assert caught, f"no seed below {SEEDS_A_MUTATION} minds it"
 
 
 def _is_caught(seed: int) -> bool:

@@ -1,8 +1,10 @@
 """A trainer: the product's publisher, fed with seeded floats, alone or with its input position in transactions."""
 
+from contextlib import suppress
+
 import numpy as np
 
-from ekko.schemas.errors import PublishUncertain, QueueFull, RolledBack
+from ekko.schemas.errors import EkkoError, PublishUncertain, QueueFull, RolledBack
 from ekko.schemas.hashing import UInt64s
 from ekko.streams.publisher import Publisher
 from tests.simulation.environment import CENTRAL, Environment
@@ -78,4 +80,7 @@ class Trainer(Machine):
     def crash(self) -> None:
         """See `Machine.crash`."""
         self._rows_of_earlier_lives = self.acknowledged
-        self._publisher = None
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            with suppress(EkkoError):  # only so that nothing is left for the end of Python: it reaches nobody any more
+                publisher.close(timeout_s=0.0)

@@ -46,7 +46,11 @@ class World:
         self.environment = Environment(scenario, trace)
         self.environment.declare(scenario.tables)
         self.input = Input(self.environment)
-        self.fanouts = [FanoutMachine(region, self.environment) for region in scenario.regions]
+        self.fanouts = [
+            FanoutMachine(region, number, self.environment)
+            for region in scenario.regions
+            for number in range(scenario.fanouts)
+        ]
         self.managers = [ManagerMachine(number, self.environment) for number in range(2)]
         self.replicas = [
             Replica(region, number, shards, self.environment)
@@ -131,7 +135,7 @@ class World:
     def end(self) -> None:
         """Whatever Python still runs of the processes reaches nobody."""
         for machine in self.machines:
-            machine.doom.dead = True
+            machine.end()
 
     def _region_log(self, region: str) -> RegionLog:
         return read_region(self.environment.brokers[region], self.scenario.model, region, self.scenario.shards)
@@ -145,6 +149,8 @@ class World:
             Event(scenario.bad_input, self.input.rubbish),
             Event(scenario.retractions, self.input.retract),
             Event(scenario.rollbacks, self.input.roll_back),
+            Event(scenario.withdrawals, self.input.withdraw),
+            Event(scenario.denials, self.input.deny_or_allow),
             Event(0.01 if scenario.late_table else 0.0, self._add_table),
             Event(0.02, self._let_retention_pass),
             Event(0.03 * trouble, self._kill),

@@ -37,7 +37,7 @@ def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
     belongs to an epoch before: a replica may have it or not.
     """
     complete = replica.state.complete
-    if complete < replica.store.bound:
+    if complete < replica.store.bound or any(complete in run for run in truth.withdrawn):
         return
     unsure = {entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete}
     for table, keys, expected in _owned(truth, replica, before=complete, without=unsure):
