@@ -29,6 +29,7 @@ def status(
     so one that hangs cannot hide it. How the machines are set up is told by `ekko doctor`.
     """
     import json
+    import logging
     from dataclasses import asdict
 
     from ekko.ops import findings
@@ -40,6 +41,7 @@ def status(
 
     if unknown := set(only or ()) - set(PARTS):
         raise ConfigurationError(f"--only {' '.join(sorted(unknown))}: no such part", hint=f"parts: {', '.join(PARTS)}")
+    logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log comes as a finding
     settings = load(config, bootstrap=bootstrap)
     found = facts.read(central_cluster(settings), lambda region: region_cluster(settings, region))
     now_us = int(time.time() * 1e6)

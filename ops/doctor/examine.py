@@ -15,7 +15,7 @@ from ekko.schemas.errors import ConnectionFailed, EkkoError, TopicMissing
 from ekko.streams import declaring_topics
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.declaring_topics import Need
-from ekko.streams.kafka import KafkaCluster
+from ekko.streams.kafka import GROUP, KafkaCluster
 from ekko.streams.kafka.inspection import KafkaInspection
 from ekko.streams.log import Partition, read_all
 
@@ -32,23 +32,36 @@ def examine(settings: Settings) -> Iterator[Finding]:
         return
     with closing(central_cluster(settings)) as central, closing(Catalogue(central)) as catalogue:
         try:
-            catalogue.refresh()
-        except TopicMissing:
-            yield problem(
-                "catalogue", f"there is no topic {names.CATALOGUE}", "declare a model: `ekko model apply FILE`"
-            )
+            catalogue.refresh(TIMEOUT_S)
+        except EkkoError as error:
+            yield _unreadable(address, error)
             return
         models, regions = catalogue.models, catalogue.regions
         yield ok("catalogue", f"{len(models)} model(s), {len(regions)} region(s)")
         yield from _catalogue_whole(central)
         needs = _central_needs(models, regions)
-        yield from _topics(central, inspection, needs)
-        yield _transactions(central)
+        yield from _topics(address, central, inspection, needs)
+        yield _transactions(address, central)
         if any(not region.bootstrap for region in regions.values()):
             here = next(name for name, region in regions.items() if not region.bootstrap)
-            yield clocks.check_own(central, here)
+            yield _clock(central, here)
         for region in regions.values():
             yield from _region(settings, region, models, central, catalogue)
+
+
+def _unreadable(address: ClusterAddress, error: EkkoError) -> Finding:
+    """The catalogue cannot be read: it is not there, or we may not read."""
+    if isinstance(error, TopicMissing):
+        return problem("catalogue", f"there is no topic {names.CATALOGUE}", "declare a model: `ekko model apply FILE`")
+    if "authorization" not in error.message:
+        return problem("catalogue", f"{names.CATALOGUE}: {error.message}", error.hint)
+    what = f"--group {GROUP}" if "Group" in error.message else f"--topic {names.CATALOGUE}"
+    return problem("rights", f"the catalogue cannot be read: {error.message}", f"{grant(address)} Read {what}")
+
+
+def grant(address: ClusterAddress) -> str:
+    """The beginning of a command that gives a user a right."""
+    return f"ekko kafka acls --bootstrap-server {address.bootstrap} --add --allow-principal User:NAME --operation"
 
 
 def _network(address: ClusterAddress, inspection: KafkaInspection) -> Generator[Finding, None, bool]:
@@ -89,37 +102,45 @@ def _region_needs(region: RegionDeclaration, models: dict[str, ModelDeclaration]
     return [*declaring_topics.of_region(region), *(need for needs in in_region for need in needs)]
 
 
-def _topics(cluster: KafkaCluster, inspection: KafkaInspection, needs: list[Need]) -> Iterator[Finding]:
+def _topics(
+    address: ClusterAddress, cluster: KafkaCluster, inspection: KafkaInspection, needs: list[Need]
+) -> Iterator[Finding]:
     """Presence, retention, copies and rights of the topics that must stand on one cluster."""
     found = cluster.topics()
     yield from topics.check_presence(needs, found)
     present = [need for need in needs if need.spec.name in found]
-    settings = list(_settings(cluster, present))
+    settings = list(_settings(address, cluster, present))
     yield from settings or [ok("retention", "every topic keeps what it must")]
     listed = [need.spec.name for need in present]
     try:
         yield from topics.check_copies(inspection.replicas(), listed, len(inspection.brokers()))
-        yield from topics.check_rights(inspection.rights(listed))
+        yield from topics.check_rights(inspection.rights(listed), address.bootstrap)
     except ConnectionFailed as error:
         yield warning("rights", error.message, error.hint)
 
 
-def _settings(cluster: KafkaCluster, present: list[Need]) -> Iterator[Finding]:
+def _settings(address: ClusterAddress, cluster: KafkaCluster, present: list[Need]) -> Iterator[Finding]:
     for need in present:
         try:
-            yield from topics.check_settings(need, cluster.topic_settings(need.spec.name))
+            yield from topics.check_settings(need, cluster.topic_settings(need.spec.name), address.bootstrap)
         except EkkoError as error:
             yield warning("retention", error.message, "give this user the right to DescribeConfigs on the topics")
             return
 
 
-def _transactions(cluster: KafkaCluster) -> Finding:
+def _clock(cluster: KafkaCluster, region: str) -> Finding:
+    try:
+        return clocks.check_own(cluster, region)
+    except EkkoError as error:
+        return warning("clocks", f"this machine's clock could not be compared: {error.message}", error.hint)
+
+
+def _transactions(address: ClusterAddress, cluster: KafkaCluster) -> Finding:
     """Open a transactional writer, as managers, fan-outs and operations do, and close it again."""
     try:
         cluster.transactional_writer(TRANSACTIONAL_ID).close()
     except EkkoError as error:
-        fix = "kafka-acls --add --allow-principal User:... --operation Write --transactional-id ekko. "
-        fix += "--resource-pattern-type prefixed"
+        fix = f"{grant(address)} Write --transactional-id ekko. --resource-pattern-type prefixed"
         return problem("rights", error.message, fix)
     return ok("rights", "this user may write in transactions")
 
@@ -154,6 +175,6 @@ def _region(
     if not usable:
         return
     with closing(region_cluster(settings, region)) as cluster:
-        yield from _topics(cluster, inspection, _region_needs(region, models))
-        yield clocks.check_own(cluster, region.name)
+        yield from _topics(address, cluster, inspection, _region_needs(region, models))
+        yield _clock(cluster, region.name)
         yield from clocks.check_fanouts(read_all(cluster, names.fanouts(region.name)), catalogue.codec)

@@ -35,16 +35,20 @@ def check_presence(needs: Iterable[Need], found: Mapping[str, int]) -> Iterator[
         yield ok("topics", f"all {len(needed)} topics of the catalogue are there")
 
 
-def check_settings(need: Need, settings: Mapping[str, str]) -> Iterator[Finding]:
-    """A topic's retention and clean-up."""
+def check_settings(need: Need, settings: Mapping[str, str], bootstrap: str) -> Iterator[Finding]:
+    """A topic's retention and clean-up; `bootstrap` is where the fix is to be applied."""
     for name, wanted in need.spec.settings.items():
         have = settings.get(name, wanted)
         if name in AT_LEAST and not _enough(have, wanted):
             yield problem(
-                "retention", f"{need.spec.name} has {name}={have}, less than {wanted}", _alter(need, name, wanted)
+                "retention",
+                f"{need.spec.name} has {name}={have}, less than {wanted}",
+                _alter(need, name, wanted, bootstrap),
             )
         elif name in MUST and set(have.split(",")) != set(wanted.split(",")):
-            yield problem("retention", f"{need.spec.name} has {name}={have}, not {wanted}", _alter(need, name, wanted))
+            yield problem(
+                "retention", f"{need.spec.name} has {name}={have}, not {wanted}", _alter(need, name, wanted, bootstrap)
+            )
 
 
 def check_copies(replicas: Mapping[str, tuple[int, int]], needed: Iterable[str], brokers: int) -> Iterator[Finding]:
@@ -62,7 +66,7 @@ def check_copies(replicas: Mapping[str, tuple[int, int]], needed: Iterable[str],
         )
 
 
-def check_rights(rights: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
+def check_rights(rights: Mapping[str, frozenset[str]], bootstrap: str) -> Iterator[Finding]:
     """Whether we may do with the topics what Ekko's processes do."""
     lacking = {right: [name for name, have in rights.items() if right not in have] for right in RIGHTS}
     for right, names in lacking.items():
@@ -70,7 +74,9 @@ def check_rights(rights: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
             yield problem(
                 "rights",
                 f"this user has no right to {right} {_named(names)}",
-                f"kafka-acls --add --allow-principal User:... --operation {right.capitalize()} --topic {names[0]}",
+                f"ekko kafka acls --bootstrap-server {bootstrap} --add --allow-principal User:NAME "
+                f"--operation {right.capitalize()} --topic {names[0]}; or for all at once with --topic PREFIX "
+                "--resource-pattern-type prefixed",
             )
     if rights and not any(lacking.values()):
         yield ok("rights", f"this user may read and write all {len(rights)} topics")
@@ -80,11 +86,10 @@ def _enough(have: str, wanted: str) -> bool:
     return int(have) == -1 or (int(wanted) != -1 and int(have) >= int(wanted))
 
 
-def _alter(need: Need, name: str, value: str) -> str:
-    setting = f"[{value}]" if "," in value else value
-    return (
-        f"ekko kafka configs --alter --entity-type topics --entity-name {need.spec.name} --add-config {name}={setting}"
-    )
+def _alter(need: Need, name: str, value: str, bootstrap: str) -> str:
+    setting = f"{name}=[{value}]" if "," in value else f"{name}={value}"
+    where = f"--bootstrap-server {bootstrap} --entity-type topics --entity-name {need.spec.name}"
+    return f"ekko kafka configs {where} --alter --add-config {setting}"
 
 
 def _named(names: list[str]) -> str:

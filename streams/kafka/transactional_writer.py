@@ -8,22 +8,13 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ekko.schemas.errors import CommitUncertain, EkkoError, Fenced, TransactionAborted
-from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, SLICE_S, ClientErrors, too_large
+from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, SLICE_S, ClientErrors, kafka_error, too_large
 from ekko.streams.log import Output
 
 _log = logging.getLogger("ekko.kafka")
 
 TRANSACTION_TIMEOUT_MS = 2_000
 """How long a writer killed in mid-transaction holds its partitions."""
-
-
-def _kafka_error(error: BaseException) -> KafkaError:
-    """The error in a KafkaException; confluent hides a fatal one, raised during delivery reports, in a SystemError."""
-    cause = error if isinstance(error, KafkaException) else error.__cause__
-    if not isinstance(cause, KafkaException):
-        raise error
-    reason: KafkaError = cause.args[0]
-    return reason
 
 
 class KafkaTransactionalWriter:
@@ -91,7 +82,7 @@ class KafkaTransactionalWriter:
             self._producer.flush(max(0.0, deadline - time.monotonic()))
             self._retry(self._producer.commit_transaction, deadline)
         except (KafkaException, SystemError) as error:
-            raise self._given_up(_kafka_error(error), outputs, refusals, deadline) from error
+            raise self._given_up(kafka_error(error), outputs, refusals, deadline) from error
         return offsets
 
     def _produce(self, number: int, output: Output, offsets: list[int], refusals: list[KafkaError]) -> None:
@@ -143,7 +134,7 @@ class KafkaTransactionalWriter:
         try:
             self._retry(self._producer.abort_transaction, deadline)
         except (KafkaException, SystemError) as error:
-            return _kafka_error(error)
+            return kafka_error(error)
         return None
 
     def close(self) -> None:

@@ -79,6 +79,15 @@ class ClientErrors:
         )
 
 
+def kafka_error(error: BaseException) -> KafkaError:
+    """The error in a KafkaException; confluent hides a fatal one, raised during delivery reports, in a SystemError."""
+    cause = error if isinstance(error, KafkaException) else error.__cause__
+    if not isinstance(cause, KafkaException):
+        raise error
+    reason: KafkaError = cause.args[0]
+    return reason
+
+
 def topic_missing(partition: Partition) -> TopicMissing:
     """The error for a topic or partition that does not exist."""
     return TopicMissing(

@@ -1,12 +1,23 @@
 """Idempotent writer with delivery reports on a confluent producer."""
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ekko.schemas.errors import EkkoError, PublishUncertain, Purged, QueueFull
-from ekko.streams.kafka.trouble import FOR_GOOD, MISSING, PURGED, REFUSED, ClientErrors, too_large, topic_missing
+from ekko.schemas.errors import ConnectionFailed, EkkoError, PublishUncertain, Purged, QueueFull
+from ekko.streams.kafka.trouble import (
+    FOR_GOOD,
+    MISSING,
+    PURGED,
+    REFUSED,
+    ClientErrors,
+    kafka_error,
+    too_large,
+    topic_missing,
+)
 from ekko.streams.log import Delivered, Output
 
 _log = logging.getLogger("ekko.kafka")
@@ -61,11 +72,20 @@ class KafkaWriter:
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """See `Writer.poll`."""
-        self._producer.poll(timeout_s)
+        self._serve(lambda: self._producer.poll(timeout_s))
 
     def flush(self, timeout_s: float) -> int:
         """See `Writer.flush`."""
-        return int(self._producer.flush(timeout_s))
+        return self._serve(lambda: self._producer.flush(timeout_s))
+
+    def _serve(self, call: Callable[[], int]) -> int:
+        """Make a call that serves delivery reports; once the client has failed for good, confluent raises in it."""
+        try:
+            return call()
+        except (KafkaException, SystemError) as error:
+            reason = kafka_error(error)
+            self._errors(reason)
+            raise self._errors.connection_failed("writing", reason) from error
 
     def purge(self) -> None:
         """See `Writer.purge`."""
@@ -75,4 +95,5 @@ class KafkaWriter:
 
     def close(self) -> None:
         """See `Writer.close`."""
-        self._producer.flush(1.0)
+        with suppress(ConnectionFailed):
+            self.flush(1.0)

@@ -51,7 +51,7 @@ class Deployment:
     """Declares a model in regions of its own and runs everything; a context manager.
 
     Attributes:
-        stores: by region, the process of its one replica; addresses: where it serves.
+        stores, fanouts: by region, the process of its one replica and of its fan-out; addresses: of the stores.
     """
 
     def __init__(
@@ -82,8 +82,9 @@ class Deployment:
         )
         self.addresses = {region: f"127.0.0.1:{free_port()}" for region in self.regions}
         self.stores: dict[str, Process] = {}
+        self.fanouts: dict[str, Process] = {}
         for region, address in self.addresses.items():
-            self.run(f"fanout-{region}", "fanout", "--region", region)
+            self.fanouts[region] = self.run(f"fanout-{region}", "fanout", "--region", region)
             self.stores[region] = self.run(
                 f"store-{region}",
                 *("store", "--region", region, "--data", str(folder / region), "--port", address.rpartition(":")[2]),

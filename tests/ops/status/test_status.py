@@ -1,0 +1,75 @@
+"""`ekko status` over real processes: all well, then each kind of process killed, then started again."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.ops.status.judge import SILENT_S
+from ekko.schemas.declarations import TableDeclaration
+from ekko.streams.kafka import KafkaCluster
+from tests.ops.deployment import EKKO, Deployment
+
+
+@pytest.fixture
+def deployment(kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path) -> Iterator[Deployment]:
+    with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TableDeclaration("embedding", 4)) as running:
+        yield running
+
+
+def status(deployment: Deployment, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = deployment.ekko("status", "--json", *arguments, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def problems(deployment: Deployment) -> list[str]:
+    """What is said to be wrong with this test's own model and regions."""
+    code, told = status(deployment)
+    wrong = [each["text"] for each in told["findings"] if each["level"] == "problem"]
+    assert code == bool(wrong)
+    return [text for text in wrong if deployment.model.name in text or any(name in text for name in deployment.regions)]
+
+
+@pytest.mark.timeout(240)
+def test_what_is_killed_is_missed_and_what_comes_back_is_not(deployment: Deployment) -> None:
+    east, west = deployment.regions
+    deployment.wait("all is well", lambda: problems(deployment) == [])
+    _, told = status(deployment)
+    lanes = {lane["region"]: lane for lane in told["regions"] if lane["model"] == deployment.model.name}
+    assert [lanes[region]["ready"] for region in (east, west)] == ["1/1", "1/1"]
+    assert all(lane["fan-outs"] == 1 for lane in lanes.values())
+    replicas = {replica["region"]: replica["address"] for replica in told["replicas"]}
+    assert {region: replicas[region] for region in (east, west)} == deployment.addresses
+
+    deployment.stores[east].kill()
+    deployment.fanouts[west].kill()
+    deployment.manager.kill()
+    time.sleep(SILENT_S + 2)
+    missed = problems(deployment)
+    for words in (
+        f"region {east}: replica 0 ({deployment.addresses[east]}) was last heard",
+        f"region {east}, model {deployment.model.name}: shard(s) 0,1,2 are held by no replica",
+        f"region {west}: no fan-out is heard, the last one",
+        f"model {deployment.model.name}: last barrier",
+    ):
+        assert any(text.startswith(words) for text in missed), f"{words!r} not in {missed}"
+    assert not any(text.startswith(f"region {west}: replica") for text in missed)
+    assert not any(text.startswith(f"region {east}: no fan-out") for text in missed)
+    code, told = status(deployment, "--only", "monitor")
+    assert (code, [each for each in told["findings"] if each["part"] != "monitor"]) == (0, [])
+
+    for process in (deployment.stores[east], deployment.fanouts[west], deployment.manager):
+        process.start()
+    deployment.wait("all is well again", lambda: problems(deployment) == [])
+
+
+def test_a_part_that_does_not_exist_is_refused() -> None:
+    refused = subprocess.run([*EKKO, "status", "--only", "stars"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "--only stars: no such part" in refused.stderr
