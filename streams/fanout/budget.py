@@ -9,10 +9,13 @@ from ekko.streams.fanout.pending import Allowance
 HORIZON_S = 0.1
 """A transaction carries at most this much of the budget in bulk bytes: express never waits longer behind it."""
 
+SAVED_S = 1.0
+"""Budget that is not used is kept for so long: transactions on a slow link come less often than every HORIZON_S."""
+
 
 @dataclass(slots=True)
 class _Bucket:
-    """Tokens (bytes) that come at `rate` a second, at most HORIZON_S of them; may be in debt."""
+    """Tokens (bytes) that come at `rate` a second, at most SAVED_S of them; may be in debt."""
 
     rate: float
     tokens: float
@@ -20,11 +23,13 @@ class _Bucket:
 
     def refill(self, now_s: float) -> None:
         elapsed_s = max(0.0, now_s - self.updated_s)
-        self.tokens = min(self.tokens + self.rate * elapsed_s, self.rate * HORIZON_S)
+        self.tokens = min(self.tokens + self.rate * elapsed_s, self.rate * SAVED_S)
         self.updated_s = max(now_s, self.updated_s)
 
     def worthwhile(self) -> float:
-        return self.tokens if self.tokens >= self.rate * HORIZON_S / 2 else 0.0
+        """What may go now: not too little, for many transactions of a row or two cost more than they carry."""
+        horizon = self.rate * HORIZON_S
+        return min(self.tokens, horizon) if self.tokens >= horizon / 2 else 0.0
 
 
 class Budget:
@@ -66,7 +71,6 @@ class Budget:
         with self._lock:
             self._all.refill(now_s)
             self._sure.refill(now_s)
-            # Half a horizon at least: many transactions of a row or two would cost more than they carry.
             in_turn = self._sure.worthwhile() if overdue else 0.0
             return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
 

@@ -175,9 +175,9 @@ class GroupFanout:
     def _plan(self, now_s: float) -> list[Batch]:
         context = self._context
         oldest_us = min((shard.pending.oldest_us for shard in self._shards.values()), default=0)
-        overdue = oldest_us / 1e6 < now_s - context.settings.bulk_max_age_s
-        allowance = context.budget.for_bulk(now_s, overdue=overdue)
-        allowance = Allowance(min(allowance.total, self._transaction_bytes), allowance.in_turn)
+        due_us = int((now_s - context.settings.bulk_max_age_s) * 1e6)
+        allowance = context.budget.for_bulk(now_s, overdue=oldest_us < due_us)
+        allowance = Allowance(min(allowance.total, self._transaction_bytes), allowance.in_turn, due_us)
         in_turn = allowance.in_turn
         batches = []
         # The shard that was first is last next time: a full budget starves nobody.

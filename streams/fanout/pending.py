@@ -24,14 +24,18 @@ class Group(NamedTuple):
 
 
 class Allowance(NamedTuple):
-    """Bytes of bulk that may go now, before compression; `in_turn` of them by age, the others by size of change."""
+    """Bytes of bulk that may go now, before compression; `in_turn` of them by age, the others by size of change.
+
+    Of the others, rows whose oldest delta was published before `due_us` go first: a row that waits longer carries more.
+    """
 
     total: float
     in_turn: float = 0.0
+    due_us: int = 0
 
     def after(self, used: float) -> "Allowance":
         """What is left after so many bytes, those in turn first."""
-        return Allowance(max(0.0, self.total - used), max(0.0, self.in_turn - used))
+        return Allowance(max(0.0, self.total - used), max(0.0, self.in_turn - used), self.due_us)
 
 
 class Pending:
@@ -116,7 +120,7 @@ class Pending:
                 used, at_least = used + PART_BYTES + updates.wire_bytes, 0
                 yield group, name, updates
         if self.rows:
-            yield from self._take_largest(allowance.total - used, at_least)
+            yield from self._take_largest(allowance.total - used, at_least, allowance.due_us)
 
     def _take_in_turn(self, budget_bytes: float) -> Iterator[tuple[Group, str, RowUpdates]]:
         """What arrived first goes first, within a table in turn."""
@@ -129,22 +133,22 @@ class Pending:
                 budget_bytes -= PART_BYTES + updates.wire_bytes
                 yield group, name, updates
 
-    def _take_largest(self, budget_bytes: float, at_least: int) -> Iterator[tuple[Group, str, RowUpdates]]:
-        """What has changed most goes first, over all groups and tables."""
-        parts = len(self._largest(budget_bytes, at_least))
-        for at, slots in self._largest(budget_bytes - parts * PART_BYTES, at_least).items():
+    def _take_largest(self, budget_bytes: float, at_least: int, due_us: int) -> Iterator[tuple[Group, str, RowUpdates]]:
+        """What is due goes first, and of it what has changed most, over all groups and tables."""
+        parts = len(self._largest(budget_bytes, at_least, due_us))
+        for at, slots in self._largest(budget_bytes - parts * PART_BYTES, at_least, due_us).items():
             updates = self._tables[at].take_slots_fitting(slots, budget_bytes - PART_BYTES, at_least=at_least)
             if len(updates):
                 at_least = 0
                 budget_bytes -= PART_BYTES + updates.wire_bytes
                 yield *at, updates
 
-    def _largest(self, budget_bytes: float, at_least: int) -> dict[tuple[Group, str], Indices]:
-        """Slots by group and table, those that have changed most first, for about so many bytes."""
+    def _largest(self, budget_bytes: float, at_least: int, due_us: int) -> dict[tuple[Group, str], Indices]:
+        """Slots by group and table, those that go first first, for about so many bytes."""
         tables = [(at, table, table.waiting()) for at, table in self._tables.items() if table.rows]
         if not tables or (budget_bytes <= 0 and not at_least):
             return {}
-        changes = np.concatenate([table.changes(slots) for _, table, slots in tables])
+        changes = np.concatenate([table.changes(slots, due_us) for _, table, slots in tables])
         row_bytes = np.concatenate([np.full(len(slots), table.usual_row_bytes) for _, table, slots in tables])
         count = int(min(max(at_least, budget_bytes // row_bytes.min()), len(changes)))
         first = np.argpartition(-changes, count - 1)[:count] if count else np.empty(0, np.intp)

@@ -14,7 +14,6 @@ from ekko.streams.fanout.intake import Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
 from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine
-from ekko.streams.fanout.score import l1_norms
 from ekko.streams.fanout.sequencer import Draft, Sequencer, in_order
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Record
@@ -110,7 +109,7 @@ class ShardFanout:
         if any(barrier.voids for barrier in barriers):
             self.pending.drop(self.intake.voids)
         drafts = [Draft(Lane.EXPRESS, Group(barrier.epoch, barrier.epoch), barrier=barrier) for barrier in barriers]
-        express, bulk = self._sort_arrivals(sorter, now_s)
+        express, bulk = self._sort_arrivals(sorter, now_s, allowance.due_us)
         bulk = self._pace(bulk, allowance)
         drafts += express + bulk
         if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
@@ -126,19 +125,20 @@ class ShardFanout:
         state = self.sequencer.state(self.intake, self._catalogue.end)
         return Batch(blocks, refusals, state, sum(draft.nbytes for draft in bulk))
 
-    def _sort_arrivals(self, sorter: Sorter, now_s: float) -> tuple[list[Draft], list[Draft]]:
-        """Express and bulk of what arrived; what waits for the same keys joins it, and with its score."""
+    def _sort_arrivals(self, sorter: Sorter, now_s: float, due_us: int) -> tuple[list[Draft], list[Draft]]:
+        """Express and bulk of what arrived; what waits for the same keys joins it, and may be lifted by it."""
         arrivals, self.intake.arrivals = self.intake.arrivals, {}
         express: list[Draft] = []
         bulk: list[Draft] = []
         for (group, name), parts in arrivals.items():
             table = self.intake.tables[name]
             updates = combine(parts)
-            norms = l1_norms(updates.deltas, table.fraction_bits)
-            sorter.observe(self._model, norms, now_s)
+            urgent = sorter.urgent(self._model, table, updates, now_s)
             updates, grown = self.pending.take_with(group, name, updates)
-            norms[grown] = l1_norms(updates.deltas[grown], table.fraction_bits)
-            urgent = sorter.express(self._model, table, updates, norms, now_s)
+            # Lifted sooner, a hot key would go again and again with little.
+            grown &= updates.published_us < due_us
+            if grown.any():
+                urgent[grown] |= sorter.lifted(self._model, table, updates.select(grown), now_s)
             for drafts, lane, rows in ((express, Lane.EXPRESS, urgent), (bulk, Lane.BULK, ~urgent)):
                 if rows.any():
                     part = updates if rows.all() else updates.select(rows)

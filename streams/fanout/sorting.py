@@ -8,7 +8,7 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.signals import Shares
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.rows import Bools, RowUpdates
-from ekko.streams.fanout.score import Float64s, Score, Scored, ScoreWindow, checked, ekko_score
+from ekko.streams.fanout.score import Float64s, Score, Scored, ScoreWindow, checked, ekko_score, l1_norms
 
 _RECENT_S = 60.0
 
@@ -46,7 +46,7 @@ class Sorter:
     def __init__(self, percentile: float, budget: Budget, score: Score = ekko_score, name: str = "ekko") -> None:
         self._percentile, self._budget = percentile, budget
         self._score, self._name = score, name
-        self._window = ScoreWindow()
+        self._window, self._grown = ScoreWindow(), ScoreWindow()
         self._norms: dict[str, _Norms] = {}
         self._shares: Mapping[str, Shares] = {}
         self._models = 1
@@ -56,11 +56,6 @@ class Sorter:
         """Use these shares from now on (by model; kept until others come), and this number of models."""
         self._shares, self._models = dict(shares), max(models, 1)
 
-    def observe(self, model: str, norms: Float64s, now_s: float) -> None:
-        """Count the norms of updates as they arrived."""
-        with self._lock:
-            self._norms.setdefault(model, _Norms()).add(norms, now_s)
-
     def take_report(self, model: str) -> tuple[float, int]:
         """Sum and count of the norms observed since the last report."""
         with self._lock:
@@ -69,30 +64,44 @@ class Sorter:
             norms.unreported_total, norms.unreported_count = 0.0, 0
         return report
 
-    def express(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s, now_s: float) -> Bools:
-        """Which rows are express: bool[N]. `norms`: of the accumulated deltas, float64[N], in parameter units.
+    def urgent(self, model: str, table: TableDeclaration, updates: RowUpdates, now_s: float) -> Bools:
+        """Which updates, as they arrived, are express: bool[N]. Their scores are what later ones are compared with.
 
         While the budget is in debt, rows just at the percentile are not: where many have the same score, express would
         be more than the link carries for ever.
         """
-        shares = self._shares.get(model)
-        scores = self._score(
-            Scored(
-                model,
-                table.name,
-                updates.keys,
-                updates.deltas,
-                updates.created,
-                norms,
-                self._mean_norm(model, shares),
-                1.0 / self._models if shares is None else shares.request_share,
-            )
-        )
-        if self._score is not ekko_score:
-            scores = checked(scores, len(updates), self._name)
+        norms = l1_norms(updates.deltas, table.fraction_bits)
+        with self._lock:
+            self._norms.setdefault(model, _Norms()).add(norms, now_s)
+        scores = self._scores(model, table, updates, norms)
         self._window.add(scores, now_s)
         lower, upper = self._window.percentile(self._percentile, now_s)
         return scores > upper if self._budget.in_debt(now_s) else scores >= lower
+
+    def lifted(self, model: str, table: TableDeclaration, updates: RowUpdates, now_s: float) -> Bools:
+        """Which rows that have waited long enough are express by what they have accumulated: bool[N].
+
+        They are compared with their like, so that no more than the same part of them is express.
+        """
+        scores = self._scores(model, table, updates, l1_norms(updates.deltas, table.fraction_bits))
+        self._grown.add(scores, now_s)
+        lower, upper = self._grown.percentile(self._percentile, now_s)
+        return scores > upper if self._budget.in_debt(now_s) else scores >= lower
+
+    def _scores(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s) -> Float64s:
+        shares = self._shares.get(model)
+        scored = Scored(
+            model,
+            table.name,
+            updates.keys,
+            updates.deltas,
+            updates.created,
+            norms,
+            self._mean_norm(model, shares),
+            1.0 / self._models if shares is None else shares.request_share,
+        )
+        scores = self._score(scored)
+        return scores if self._score is ekko_score else checked(scores, len(updates), self._name)
 
     def _mean_norm(self, model: str, shares: Shares | None) -> float:
         if shares is not None and shares.mean_gradient > 0:

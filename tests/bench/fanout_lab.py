@@ -121,9 +121,9 @@ class Lab:
         folder = self.folder / f"replica-{region}-{time.monotonic_ns()}"
         return self.child("tests.bench.replica", self.far.near, region, MODEL, str(folder))
 
-    def publish(self, rate: float, seconds: float, rows_a_call: int) -> float:
-        """Publish at a pace and wait for its end; returns the rows a second given."""
-        self.load.tell(f"rate {rate} {seconds} {rows_a_call}")
+    def publish(self, rate: float, seconds: float, rows_a_call: int, load: str = "wide") -> float:
+        """Publish at a pace and wait for its end; returns the rows a second given. Loads: see `tests.bench.load`."""
+        self.load.tell(f"{load} {rate} {seconds} {rows_a_call}")
         rows, took_s = self.load.read().split()
         return int(rows) / float(took_s)
 

@@ -5,12 +5,13 @@ import math
 import pytest
 
 from ekko.streams.fanout.budget import HORIZON_S, Budget
+from ekko.streams.fanout.pending import Allowance
 
 
 def test_without_a_budget_everything_goes() -> None:
     budget = Budget(None)
     budget.spend(10**12, 10**12, 0, 1.0)
-    assert budget.for_bulk(1.0, overdue=False) == (math.inf, 0)
+    assert budget.for_bulk(1.0, overdue=False) == Allowance(math.inf)
 
 
 def test_at_most_a_tenth_of_a_second_of_budget_at_a_time() -> None:
@@ -42,5 +43,5 @@ def test_overdue_bulk_gets_its_share_of_a_link_full_of_express() -> None:
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     budget = Budget(1_000.0)
-    budget.spend(0, 100, 0, 10.0)
-    assert budget.for_bulk(5.0, overdue=False) == (0, 0)
+    budget.spend(0, 1_000, 0, 10.0)
+    assert budget.for_bulk(5.0, overdue=False) == Allowance(0.0)

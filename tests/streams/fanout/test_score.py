@@ -94,9 +94,7 @@ def sorter_at(percentile: float, score: Score = ekko_score, budget: Budget | Non
 
 def express(sorter: Sorter, rows: list[list[int]], created: list[bool] | None = None, model: str = "m") -> list[bool]:
     batch = updates(rows, created)
-    norms = l1_norms(batch.deltas, 0)
-    sorter.observe(model, norms, 1.0)
-    return [bool(row) for row in sorter.express(model, TABLE, batch, norms, 1.0)]
+    return [bool(row) for row in sorter.urgent(model, TABLE, batch, 1.0)]
 
 
 def test_the_largest_and_the_created_go_first() -> None:
