@@ -13,8 +13,11 @@ from ekko.storage.memory import Array
 _POPULATE_WRITE = 23
 """MADV_POPULATE_WRITE, Linux 5.14 and later; elsewhere the call fails and pages come with their first touch."""
 
-_STEP = 8 << 20
+_STEP = 2 << 20
 _AHEAD = 128 << 20
+_AHEAD_SHARE = 8
+"""At most an eighth of what is in use, and 128 MiB, is committed ahead: memory that no bound counts."""
+
 _SMALL = 16 << 20
 """Arrays that use less are left alone: their page faults are few."""
 
@@ -30,14 +33,14 @@ class Frontier:
     def behind(self) -> bool:
         """Whether less than half of the run-up is left."""
         used = self.used()
-        return used > _SMALL and self.committed < min(used + _AHEAD // 2, self.array.nbytes)
+        return used > _SMALL and self.committed < min(used + _ahead(used) // 2, self.array.nbytes)
 
     def advance(self) -> bool:
         """Commit one step more; whether there is more to do."""
         used = self.used()
         start = max(self.committed, used - used % _STEP)
         end = min(start + _STEP, self.array.nbytes)
-        if start >= min(used + _AHEAD, self.array.nbytes):
+        if start >= min(used + _ahead(used), self.array.nbytes):
             return False
         self.committed = end
         address = ctypes.c_void_p(self.array.ctypes.data + start)
@@ -79,6 +82,10 @@ class Prefaulter:
             busy = True
             while busy and not self._stopped:
                 busy = sum(frontier.advance() for frontier in self._frontiers if frontier.behind()) > 0
+
+
+def _ahead(used: int) -> int:
+    return min(_AHEAD, used // _AHEAD_SHARE)
 
 
 def _madvise() -> Callable[..., int]:

@@ -21,8 +21,10 @@ from ekko.storage.prefault import Prefaulter
 from ekko.storage.reading import Bools, TableReader, nonzero_rows
 from ekko.storage.scatter import scatter
 
-_RUN = 2048
-"""Rows written at once: half a MiB at dim 64, which stays in the second-level cache between gather, add and scatter."""
+_RUN_BYTES = 512 << 10
+_RUN_ROWS = 8_192
+"""What is written at once stays in the second-level cache between gather, add and scatter, and readers are not long
+kept from it: half a MiB of rows, 8,192 at most."""
 
 _LET_GO = 65_536
 _ABOVE_ALL = np.iinfo(np.int64).max
@@ -54,7 +56,8 @@ class Table:
         self._prefaulter.watch(self.pool.values, lambda: self.pool.room.top * declaration.dim * 4)
         self._prefaulter.watch(self.segment.arrays["index_entries"], lambda: self.index.nbytes)
         self.overflows = Overflows()
-        self._rows = np.empty((_RUN, declaration.dim), dtype=np.int32)
+        self._run = max(1, min(_RUN_ROWS, _RUN_BYTES // (declaration.dim * 4)))
+        self._rows = np.empty((self._run, declaration.dim), dtype=np.int32)
 
     def memory_bytes(self) -> int:
         """Bytes of rows, columns, index and journals in use."""
@@ -85,8 +88,8 @@ class Table:
         """
         keys, deltas = sum_duplicates(keys, deltas)
         slots = self.slots_of(keys)
-        for start in range(0, len(slots), _RUN):
-            part = slice(start, start + _RUN)
+        for start in range(0, len(slots), self._run):
+            part = slice(start, start + self._run)
             self._write(slots[part], deltas[part], label, journal=journal)
         self.arena.arrivals[slots] = np.maximum(self.arena.arrivals.take(slots), arrival)
         self.arena.dirty[slots] = True
@@ -112,8 +115,8 @@ class Table:
         """Take back what the epochs of journals first..last added; the number of rows changed."""
         entries = self.pool.select(first, last)
         slots = distinct(self.pool.slots.take(entries)) - 1
-        for start in range(0, len(slots), _RUN):
-            self._take_back(slots[start : start + _RUN].astype(np.int64), first, last)
+        for start in range(0, len(slots), self._run):
+            self._take_back(slots[start : start + self._run], first, last)
         self.pool.free(entries)
         return len(slots)
 
@@ -124,7 +127,8 @@ class Table:
     def unite(self, source: int, target: int) -> None:
         """Make the journals `target` < `source`, with none between them, one: the older value of a key stands."""
         entries = self.pool.select(source, source)
-        doubles = [self._unite(entries[start : start + _RUN], source, target) for start in range(0, len(entries), _RUN)]
+        runs = range(0, len(entries), self._run)
+        doubles = [self._unite(entries[start : start + self._run], source, target) for start in runs]
         if doubles:
             self.pool.free(np.concatenate(doubles))
 
