@@ -16,7 +16,7 @@ class StoreMetrics:
         self.registry = CollectorRegistry()
         lane = ("model", "lane")
         self.rows = self._counter("ekko_store_applied_rows", "Row deltas applied.", lane)
-        self.blocks = self._counter("ekko_store_applied_blocks", "Lane blocks applied whose publish time is known.", lane)
+        self.blocks = self._counter("ekko_store_applied_blocks", "Lane blocks applied, their publish time known.", lane)
         self.latency = Histogram(
             "ekko_store_update_latency_seconds",
             "Publish call to row readable here, one observation a lane block; catching up after a start is left out.",

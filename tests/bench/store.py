@@ -168,7 +168,8 @@ def sustained(store: Store, shape: Shape, seconds: float) -> dict[str, object]:
     store.flush(store.state)
     say(
         f"sustained {seconds:.0f} s: {rate / 1e6:.2f} M rows/s ({cpu_rate / 1e6:.2f} M a CPU second), "
-        f"{flushes} flushes, {epoch - first + 1} epochs, block p50 {percentile(times, 50):.1f} p99 {percentile(times, 99):.1f} max {max(times) * 1e3:.0f} ms"
+        f"{flushes} flushes, {epoch - first + 1} epochs, "
+        f"block p50 {percentile(times, 50):.1f} p99 {percentile(times, 99):.1f} max {max(times) * 1e3:.0f} ms"
     )
     return {"apply_sustained_rows_per_s_10m_x64": round(rate), "sustained_longest_ms": round(max(times) * 1e3, 1)}
 
