@@ -28,6 +28,8 @@ from ekko.schemas.signals import AuditEntry, Rejection, Shares, Signal
 MAGIC = b"EK"
 HEADER = struct.Struct("<2sBBQ")
 FORMAT_VERSION = 1
+HIGHEST = 63
+"""No kind or version will ever be higher: chance bytes behind the magic are bad input, not a newer format."""
 
 
 class Kind(IntEnum):
@@ -130,12 +132,14 @@ def _header(value: bytes | None) -> tuple[Kind, int]:
     if len(value) < HEADER.size or value[:2] != MAGIC:
         raise FormatError(f"bad magic: {len(value)} bytes starting {value[:12].hex() or 'with nothing'}")
     _, kind, version, schema = HEADER.unpack_from(value)
+    if not 1 <= kind <= HIGHEST or not 1 <= version <= HIGHEST:
+        raise FormatError(f"record kind {kind}, format version {version}: both are 1 to {HIGHEST}")
     if version > FORMAT_VERSION:
         raise FormatTooNew(
             f"record of format version {version}, this software reads up to {FORMAT_VERSION}",
             hint="upgrade this process; it goes on where it stopped",
         )
-    if kind not in MESSAGES or version < 1:
+    if kind not in MESSAGES:
         raise FormatError(f"unknown record kind {kind} at format version {version}")
     return Kind(kind), schema
 

@@ -184,7 +184,8 @@ class RegionFanout:
         dropped = [group for at, group in self.groups.items() if at not in mine]
         self.groups = kept | new
         self._retired += dropped
-        self._context.budget.set_share(len(mine) / len(everything))
+        # Without any model there is nothing to share the link with.
+        self._context.budget.set_share(len(mine) / len(everything) if everything else 1.0)
         # Groups of a model differ by one shard at most.
         self._context.memory.set_shards(sum(-(-model.shards // model.shard_groups) for model in mine.values()))
 

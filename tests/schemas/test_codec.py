@@ -64,6 +64,12 @@ def test_a_higher_version_is_too_new_not_bad() -> None:
         Codec().decode(bytes(record))
 
 
+@pytest.mark.parametrize(("kind", "version"), [(200, 130), (2, 64), (64, 2), (0, 1), (2, 0)])
+def test_chance_bytes_behind_the_magic_are_bad_input_not_a_newer_format(kind: int, version: int) -> None:
+    with pytest.raises(FormatError, match="1 to 63"):
+        kind_of(HEADER.pack(b"EK", kind, version, 7))
+
+
 def test_a_known_version_with_an_unknown_fingerprint_is_unknown() -> None:
     record = bytearray(encode(EXAMPLES[Kind.BARRIER]))
     record[4] ^= 0xFF
