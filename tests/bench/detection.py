@@ -125,7 +125,7 @@ def corrupt_at(seed: int, way: Way | None) -> tuple[float | None, str]:
 
 
 def detection() -> dict[str, object]:
-    """Seconds to the verdict by way, and how many clean runs raised a false alarm."""
+    """Seconds to the verdict, the slowest way's and each one's; and how many clean runs raised a false alarm."""
     found: dict[str, float | None] = {}
     for name, way in WAYS.items():
         seconds, reason = corrupt_at(100, way)
@@ -137,7 +137,8 @@ def detection() -> dict[str, object]:
         false_alarms += seconds is not None
         if seconds is not None:
             sys.stdout.write(f"false alarm in clean run {seed} after {seconds} s: {reason}\n")
-    return {"detection_s": found, "false_alarms_of_10_clean_runs": false_alarms}
+    slowest = None if None in found.values() else max(seconds for seconds in found.values() if seconds is not None)
+    return {"detection_s": slowest, "detection_by_way_s": found, "false_alarms_of_10_clean_runs": false_alarms}
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Bench:
     def _first_clean_read(self, key: np.ndarray, clean: np.ndarray, start: float, timed: Timed) -> None:
         with self.deployment.client(self.region) as client:
             while not np.array_equal(client.lookup(TABLE, key).values, clean):
-                time.sleep(0.001)
+                time.sleep(0.005)  # this thread shares the interpreter with the command that is measured
         timed.clean_read_s = time.perf_counter() - start
 
     def acknowledge(self) -> None:
