@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ekko.schemas.errors import Fenced
+from ekko.streams.declaring import delete_model
 from ekko.streams.fanout import FanoutSettings, RegionFanout, RejectedTopic
 from ekko.streams.kafka import KafkaCluster
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
@@ -70,6 +71,20 @@ def test_a_second_fan_out_takes_over_and_the_first_says_so(kafka: KafkaCluster, 
         wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [2, 2])
     first.close()
     check_exact(kafka, source, source.name)
+
+
+def test_a_fan_out_outlives_its_last_model(kafka: KafkaCluster, topic_prefix: str) -> None:
+    source = Source(kafka, topic_prefix)
+    with running(kafka, topic_prefix) as fanout:
+        source.publish(keys_of(1, 2, 3))
+        wait_for(lambda: bool(fanout.groups))
+        delete_model(kafka, topic_prefix, lambda _: kafka)
+        wait_for(lambda: not fanout.groups)
+        again = Source(kafka, topic_prefix)
+        again.publish(keys_of(4, 5))
+        again.barrier()
+        wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [1, 1])
+    check_exact(kafka, again, again.name)
 
 
 def test_bad_records_are_rejected_with_reason_and_bytes_and_stop_nothing(
