@@ -34,6 +34,7 @@ class DemoPlan(BaseModel):
         batch: interactions a training step.
         refresh_s: seconds between refreshes of the stale copy that live rows are compared with.
         seconds: how long the trainer trains.
+        poison_at_s: when the trainer goes bad, seconds from its start; None for never.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class DemoPlan(BaseModel):
     seconds: float
     batch: int = 20
     refresh_s: float = 20.0
+    poison_at_s: float | None = None
 
     def write(self) -> None:
         """Write it to its folder."""

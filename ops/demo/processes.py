@@ -6,6 +6,8 @@ from ekko.ops.demo.child import ChildSpec
 from ekko.ops.demo.plan import DemoPlan
 
 EPOCH_INTERVAL_S = 5
+HEALTHY_AFTER_S = 15
+"""Longer than detection takes: a state of which a bad trainer is part must not pass for healthy."""
 EKKO = (sys.executable, "-c", "from ekko.ops.cli import main; main()")
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -21,8 +23,9 @@ def broker(plan: DemoPlan) -> ChildSpec:
 def data_plane(plan: DemoPlan) -> list[ChildSpec]:
     """Manager, monitor, and each region's fan-out and store."""
     central = ("--bootstrap", plan.bootstrap)
+    pace = ("--epoch-interval", str(EPOCH_INTERVAL_S), "--healthy-after", str(HEALTHY_AFTER_S))
     specs = [
-        _ekko(plan, "manager", "manager", *central, "--epoch-interval", str(EPOCH_INTERVAL_S), "--healthy-after", "10"),
+        _ekko(plan, "manager", "manager", *central, *pace),
         _ekko(plan, "monitor", "monitor", *central, "--port", str(plan.monitor_port)),
     ]
     for region, address in plan.stores.items():

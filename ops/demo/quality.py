@@ -55,7 +55,7 @@ class QualityMeter:
         """Take predictions in: logits ``float32[N]`` and labels ``float32[N]``, 0 or 1."""
         bins = np.minimum((probabilities(scores) * self.BINS).astype(np.intp), self.BINS - 1)
         np.add.at(self._histogram, (labels.astype(np.intp), bins), 1)
-        self._loss += float(_log_losses(scores, labels).sum())
+        self._loss += float(log_losses(scores, labels).sum())
         self._recent.append((scores, labels))
         self._recent_count += len(labels)
         while self._recent_count - len(self._recent[0][1]) >= self._window:
@@ -81,10 +81,10 @@ class QualityMeter:
         if not self._recent:
             return Quality(float("nan"), float("nan"), 0)
         scores, labels = (np.concatenate(column) for column in zip(*self._recent, strict=True))
-        return Quality(exact_auc(scores, labels), float(_log_losses(scores, labels).mean()), len(labels))
+        return Quality(exact_auc(scores, labels), float(log_losses(scores, labels).mean()), len(labels))
 
 
-def _log_losses(scores: Floats, labels: Floats) -> NDArray[np.float64]:
+def log_losses(scores: Floats, labels: Floats) -> NDArray[np.float64]:
     """Logistic loss of each prediction from its logit, without overflow: log(1 + exp(s)) - y s."""
     logits = scores.astype(np.float64)
     return np.asarray(np.logaddexp(0.0, logits) - labels * logits, np.float64)

@@ -16,6 +16,8 @@ def conclusion(summary: DemoSummary) -> str:
     if later.auc_live is not None:
         live, stale = _number(later.auc_live), _number(later.auc_stale)
         lines.insert(2, f"  after their first refresh, so without the untrained start: {live} and {stale}")
+    if summary.poisoned:
+        lines += _poisoning(summary)
     if summary.restarts:
         lines.append("restarted: " + ", ".join(f"{name} {count}x" for name, count in summary.restarts.items()))
     if summary.bit_identical:
@@ -26,6 +28,17 @@ def conclusion(summary: DemoSummary) -> str:
     else:
         lines += ["NOT identical:", *(f"  {problem}" for problem in summary.problems)]
     return "\n".join(lines)
+
+
+def _poisoning(summary: DemoSummary) -> list[str]:
+    aucs = (summary.auc_before_poison, summary.auc_poisoned, summary.auc_recovered)
+    before, poisoned, recovered = map(_number, aucs)
+    found = "never found out" if summary.detection_s is None else f"called corrupt after {summary.detection_s:.1f} s"
+    back = "not rolled back" if summary.rolled_back_to is None else f"rolled back to state {summary.rolled_back_to}"
+    return [
+        f"the trainer went bad (labels flipped): {found}, {back}",
+        f"  AUC with live rows {before} before, {poisoned} poisoned, {recovered} after the rollback",
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from ekko.ops.broker import ports
 from ekko.ops.demo import processes
+from ekko.ops.demo.incident import Incident, read_incident
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.plan import FILE, MODEL, STREAM_FILE, DemoPlan, replay_rate
+from ekko.ops.demo.poison import poison_at_s
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import SERVER_FILE, TRAINER_FILE, ServerStatus, TrainerStatus, read_status
 from ekko.ops.demo.summary import DemoSummary, summarise
@@ -51,8 +53,8 @@ def empty_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def make_plan(folder: Path, interactions: Interactions, seconds: float) -> DemoPlan:
-    """A plan on free ports."""
+def make_plan(folder: Path, interactions: Interactions, seconds: float, *, poison: bool = False) -> DemoPlan:
+    """A plan on free ports; with ``poison`` the trainer goes bad in the middle."""
     taken: set[int] = set()
     while len(taken) < len(REGIONS) + 2:
         taken.add(ports.free(HOST))
@@ -65,17 +67,20 @@ def make_plan(folder: Path, interactions: Interactions, seconds: float) -> DemoP
         monitor_port=monitor_port,
         rate=replay_rate(len(interactions), seconds),
         seconds=seconds,
+        poison_at_s=poison_at_s(seconds) if poison else None,
     )
 
 
-def run(folder: Path, interactions: Interactions, seconds: float, tell: Tell, watch: Watch) -> DemoSummary:
+def run(
+    folder: Path, interactions: Interactions, seconds: float, tell: Tell, watch: Watch, *, poison: bool = False
+) -> DemoSummary:
     """Run the demo: ``seconds`` of training, then the check; set-up and check come on top.
 
     Raises:
         EkkoError: something did not start, kept dying, or did not end in time.
     """
+    plan = make_plan(folder.absolute(), interactions, seconds, poison=poison)
     empty_folder(folder)
-    plan = make_plan(folder.absolute(), interactions, seconds)
     plan.write()
     interactions.save(plan.folder / STREAM_FILE)
     with Supervisor(plan.folder) as supervisor:
@@ -141,6 +146,8 @@ def _conclude(
         verification = verify(
             cluster, plan, model, None if restarts["trainer"] else acknowledged, timeout_s=VERIFY_TIMEOUT_S
         )
+        poisoned_at = trainer.poisoned_at
+        incident = Incident() if poisoned_at is None else read_incident(cluster, plan.model, poisoned_at)
     if not trainer.finished:
         verification.problems.append("the trainer did not end in good order")
     latencies = {}
@@ -153,6 +160,7 @@ def _conclude(
         trainer,
         read_status(plan.folder / SERVER_FILE, ServerStatus),
         latencies,
+        incident=incident,
         plan=plan,
         dataset=interactions.origin,
         restarts=restarts,

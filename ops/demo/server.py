@@ -4,12 +4,14 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ekko.ops.demo.cohorts import SAMPLES_A_SECOND, Upcoming, report
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.model import Batch, logits
 from ekko.ops.demo.plan import STREAM_FILE, TABLE, DemoPlan
@@ -84,18 +86,31 @@ class RegionServing:
 
 
 def serve(plan: DemoPlan, interactions: Interactions, clients: dict[str, StoreClient], stop: threading.Event) -> None:
-    """Serve at a fixed rate until ``stop`` is set, each user of the replay about when they come."""
+    """Serve at a fixed rate until ``stop`` is set, each user of the replay about when they come; report quality."""
     regions = {region: RegionServing(client, SignalReporter(client)) for region, client in clients.items()}
     position, status_due = 0, time.monotonic() + STATUS_EVERY_S
+    upcoming, sample_due = Upcoming(interactions, plan.rate), time.monotonic()
     while not stop.wait(1 / REQUESTS_A_SECOND):
         batch = ranking_batch(interactions, min(position, len(interactions) - 1))
         for serving in regions.values():
             serving.serve(batch)
+        if time.monotonic() >= sample_due:
+            sample_due = time.monotonic() + 1 / SAMPLES_A_SECOND
+            sample(upcoming, regions)
         if time.monotonic() >= status_due:
             status_due += STATUS_EVERY_S
             position = read_status(plan.folder / TRAINER_FILE, TrainerStatus).position
+            upcoming.follow(position)
             status = ServerStatus(regions={region: serving.status() for region, serving in regions.items()})
             write_status(plan.folder / SERVER_FILE, status)
+
+
+def sample(upcoming: Upcoming, regions: Mapping[str, RegionServing]) -> None:
+    """Report the quality of every region on the same interactions."""
+    batch = upcoming.take()
+    if batch is not None:
+        for serving in regions.values():
+            report(batch, serving.client, serving.reporter)
 
 
 def main(folder: Path) -> None:

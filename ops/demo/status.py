@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ekko.ops.demo.plan import replace_text
+from ekko.ops.demo.poison import Phase
 from ekko.ops.demo.quality import Quality
 from ekko.ops.demo.validation import RegionValidation
 
@@ -38,12 +39,16 @@ class Comparison(BaseModel):
 
 
 class RegionQuality(BaseModel):
-    """Progressive validation in one region: the whole run, what came after the first refresh, and the last while."""
+    """Progressive validation in one region: the whole run, what came after the first refresh, and the last while.
+
+    ``auc_by_phase`` holds the AUC with live rows at the end of each phase of a poisoned run.
+    """
 
     run: Comparison
     after_first_refresh: Comparison
     recent: Comparison
     unserved: int
+    auc_by_phase: dict[Phase, float | None] = {}
 
     @staticmethod
     def of(validation: RegionValidation) -> "RegionQuality":
@@ -53,6 +58,7 @@ class RegionQuality(BaseModel):
             after_first_refresh=Comparison.of(validation.live_later.run(), validation.stale_later.run()),
             recent=Comparison.of(validation.live.recent(), validation.stale.recent()),
             unserved=validation.unserved,
+            auc_by_phase={phase: _number(meter.recent().auc) for phase, meter in validation.phases.items()},
         )
 
 
@@ -60,6 +66,7 @@ class TrainerStatus(BaseModel):
     """The trainer: where it is, what the log has acknowledged, and how good predictions were.
 
     ``until`` is the end of the training in seconds since 1970: set at its start, kept by a restarted trainer.
+    ``poisoned_at`` is the time of the first poisoned publish, in seconds since 1970, likewise.
     ``position`` counts the interactions learnt from since then, also by trainers before this one.
     """
 
@@ -70,6 +77,7 @@ class TrainerStatus(BaseModel):
     acknowledged_blocks: int = 0
     acknowledged_total: int = 0
     finished: bool = False
+    poisoned_at: float | None = None
     regions: dict[str, RegionQuality] = {}
 
 

@@ -2,7 +2,9 @@
 
 from pydantic import BaseModel
 
+from ekko.ops.demo.incident import Incident
 from ekko.ops.demo.plan import DemoPlan
+from ekko.ops.demo.poison import Phase
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
 from ekko.ops.demo.verify import Verification
 from ekko.storage.served import UpdateLatency
@@ -23,6 +25,9 @@ class DemoSummary(BaseModel):
     Latencies are of the slower region, in milliseconds, publish call to readable, every block of both lanes since the
     region's store last started. AUCs are means over the regions; ``after_first_refresh`` leaves out the time before the
     stale copy was first refreshed, when it held an untrained model.
+
+    Of a poisoned run: ``detection_s`` runs from the first poisoned publish to the verdict 'corrupt', and the three AUCs
+    are of live rows, of the last 5,000 interactions of each phase (or all, if there are less).
     """
 
     bit_identical: bool
@@ -43,9 +48,25 @@ class DemoSummary(BaseModel):
     last_state: int
     middle_state: int | None
     rollbacks: int
+    poisoned: bool
+    detection_s: float | None
+    rolled_back_to: int | None
+    auc_before_poison: float | None
+    auc_poisoned: float | None
+    auc_recovered: float | None
     restarts: dict[str, int]
     problems: list[str]
     regions: dict[str, RegionSummary]
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything went as it must: equal bits, and after a poisoning a rollback that helped."""
+        if not (self.bit_identical and self.interactions):
+            return False
+        if not self.poisoned:
+            return True
+        healed = (self.auc_recovered or 0.0) > (self.auc_poisoned or 0.0)
+        return self.rolled_back_to is not None and healed
 
 
 def _slowest(latencies: list[float | None]) -> float | None:
@@ -69,12 +90,25 @@ def mean_comparison(comparisons: list[Comparison]) -> Comparison:
     )
 
 
+def _phase_auc(trainer: TrainerStatus, phase: Phase) -> float | None:
+    """Mean over regions of a phase's AUC; None in a run without poison, or where a region has no value."""
+    values = [quality.auc_by_phase.get(phase) for quality in trainer.regions.values()]
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found and len(found) == len(values) and trainer.poisoned_at else None
+
+
+def _detection_s(trainer: TrainerStatus, incident: Incident) -> float | None:
+    began, corrupt = trainer.poisoned_at, incident.corrupt_at_s
+    return None if began is None or corrupt is None else corrupt - began
+
+
 def summarise(
     verification: Verification,
     trainer: TrainerStatus,
     server: ServerStatus,
     latencies: dict[str, UpdateLatency],
     *,
+    incident: Incident,
     plan: DemoPlan,
     dataset: str,
     restarts: dict[str, int],
@@ -109,6 +143,12 @@ def summarise(
         last_state=verification.last_state,
         middle_state=verification.middle_state,
         rollbacks=verification.rollbacks,
+        poisoned=trainer.poisoned_at is not None,
+        detection_s=_detection_s(trainer, incident),
+        rolled_back_to=incident.rolled_back_to,
+        auc_before_poison=_phase_auc(trainer, Phase.BEFORE),
+        auc_poisoned=_phase_auc(trainer, Phase.POISONED),
+        auc_recovered=_phase_auc(trainer, Phase.RECOVERED),
         restarts={name: count for name, count in restarts.items() if count},
         problems=verification.problems,
         regions=regions,

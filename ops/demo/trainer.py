@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.learner import Learner, Step
 from ekko.ops.demo.plan import FACTORS, STREAM_FILE, TABLE, TRAINER, DemoPlan
+from ekko.ops.demo.poison import Phase, flip_labels, phase_of
 from ekko.ops.demo.replay import Replay
 from ekko.ops.demo.status import TRAINER_FILE, RegionQuality, TrainerStatus, read_status, write_status
 from ekko.ops.demo.validation import Lookup, RegionValidation
@@ -44,8 +45,10 @@ class Trainer:
             region: RegionValidation(DIM, vocabulary, _lookup_of(client), plan.refresh_s)
             for region, client in clients.items()
         }
-        self._learner = Learner(DIM, lambda keys: pull(clients, keys))
+        self._generation = 0
+        self._learner = Learner(DIM, lambda keys: pull(clients, keys, self._generation))
         self._until = 0.0
+        self._poisoned_at: float | None = None
         self._optimizer_file = plan.folder / OPTIMIZER_FILE
 
     def run(self, publisher: Publisher, stop: threading.Event) -> None:
@@ -54,9 +57,9 @@ class Trainer:
         if position:
             self._learner.optimizer.load(self._optimizer_file)
         replay = Replay(self._interactions, self._plan.rate, self._plan.batch, position, position)
-        self._until = read_status(self._plan.folder / TRAINER_FILE, TrainerStatus).until or (
-            time.time() + self._plan.seconds
-        )
+        earlier = read_status(self._plan.folder / TRAINER_FILE, TrainerStatus)
+        self._until, self._poisoned_at = earlier.until or time.time() + self._plan.seconds, earlier.poisoned_at
+        self._generation = publisher.generation
         started, training_s = time.monotonic(), self._until - time.time()
         status_due = save_due = 0.0
         while not (stop.is_set() or replay.finished):
@@ -77,13 +80,18 @@ class Trainer:
     def rolled_back(self, generation: int) -> None:
         """The publisher's callback: rows learnt since are gone, fresh ones are pulled when next needed."""
         _log.warning("the model was rolled back (generation %d): rows are pulled again", generation)
+        self._generation = generation
         self._learner.forget()
 
     def _train(self, replay: Replay, elapsed_s: float, publisher: Publisher) -> None:
         batch = replay.take(elapsed_s)
+        since_start_s = time.time() - (self._until - self._plan.seconds)
+        phase = phase_of(self._plan.poison_at_s, since_start_s, self._generation)
         for validation in self._validations.values():
-            validation.score(batch, elapsed_s)
-        step = self._learner.learn(batch)
+            validation.score(batch, elapsed_s, phase)
+        step = self._learner.learn(flip_labels(batch) if phase is Phase.POISONED else batch)
+        if phase is Phase.POISONED and self._poisoned_at is None:
+            self._poisoned_at = time.time()
         try:
             publish(publisher, step, replay.position)
         except RolledBack:
@@ -99,6 +107,7 @@ class Trainer:
             acknowledged_blocks=acknowledged.blocks,
             acknowledged_total=acknowledged.total % 2**64,
             finished=finished,
+            poisoned_at=self._poisoned_at,
             regions={region: RegionQuality.of(found) for region, found in self._validations.items()},
         )
         write_status(self._plan.folder / TRAINER_FILE, status)
@@ -109,9 +118,14 @@ def _lookup_of(client: StoreClient) -> Lookup:
 
 
 def pull(
-    clients: dict[str, StoreClient], keys: NDArray[np.uint64], sleep: Callable[[float], None] = time.sleep
+    clients: dict[str, StoreClient],
+    keys: NDArray[np.uint64],
+    generation: int = 0,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Rows and found mask of keys from the first region that answers; waits while none does.
+
+    A region that has not undone every void of ``generation`` rollbacks does not count: its rows are corrupt.
 
     Raises:
         NotReady: no region has answered for a minute.
@@ -124,7 +138,8 @@ def pull(
             except EkkoError as error:
                 _log.warning("rows cannot be pulled from %s: %s", client.region, error)
             else:
-                return rows.values, rows.found
+                if len(rows.state.voids) >= generation:
+                    return rows.values, rows.found
         if time.monotonic() > deadline:
             raise NotReady(f"no region has served rows for {PULL_TIMEOUT_S:.0f} s", hint="do the stores run?")
         sleep(0.1)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ekko.ops.demo.incident import Incident
 from ekko.ops.demo.plan import DemoPlan
+from ekko.ops.demo.poison import Phase
 from ekko.ops.demo.report import conclusion
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
@@ -37,12 +39,21 @@ VERIFICATION = Verification(
 )
 
 
-def summary_of(verification: Verification = VERIFICATION, west: UpdateLatency | None = None) -> DemoSummary:
+NOTHING_HAPPENED = Incident()
+
+
+def summary_of(
+    verification: Verification = VERIFICATION,
+    west: UpdateLatency | None = None,
+    trainer: TrainerStatus = TRAINER,
+    incident: Incident = NOTHING_HAPPENED,
+) -> DemoSummary:
     return summarise(
         verification,
-        TRAINER,
+        trainer,
         ServerStatus(regions={"east": ServingStatus(requests=7)}),
         {"east": latency(5.0, 20.0), "west": west or latency(4.0, 30.0)},
+        incident=incident,
         plan=PLAN,
         dataset="MovieLens 100K",
         restarts={"broker": 1, "manager": 0},
@@ -57,6 +68,33 @@ def test_the_json_has_what_is_promised():
     assert (told["auc_live"], told["auc_stale"]) == pytest.approx((0.73, 0.63))
     assert told["restarts"] == {"broker": 1}
     assert told["regions"]["west"]["quality"]["unserved"] == 3
+
+
+def poisoned(before: float, during: float, after: float) -> TrainerStatus:
+    phases = {Phase.BEFORE: before, Phase.POISONED: during, Phase.RECOVERED: after}
+    regions = {name: told.model_copy(update={"auc_by_phase": phases}) for name, told in TRAINER.regions.items()}
+    return TRAINER.model_copy(update={"poisoned_at": 1_000.0, "regions": regions})
+
+
+def test_a_poisoned_run_is_sound_when_a_rollback_helped():
+    told = summary_of(trainer=poisoned(0.72, 0.3, 0.74), incident=Incident(1_009.5, 3))
+    assert (told.poisoned, told.detection_s, told.rolled_back_to) == (True, 9.5, 3)
+    assert (told.auc_before_poison, told.auc_poisoned, told.auc_recovered) == pytest.approx((0.72, 0.3, 0.74))
+    assert told.sound
+    assert "called corrupt after 9.5 s, rolled back to state 3" in conclusion(told)
+
+
+def test_a_poisoned_run_without_a_rollback_or_a_recovery_is_not_sound():
+    unnoticed = summary_of(trainer=poisoned(0.72, 0.3, 0.74))
+    assert not unnoticed.sound
+    assert "never found out, not rolled back" in conclusion(unnoticed)
+    assert not summary_of(trainer=poisoned(0.72, 0.5, 0.4), incident=Incident(1_009.5, 3)).sound
+
+
+def test_a_run_without_poison_says_so():
+    told = summary_of()
+    assert (told.poisoned, told.detection_s, told.auc_poisoned) == (False, None, None)
+    assert told.sound
 
 
 def test_a_region_without_a_measurement_is_no_zero():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ekko.ops.demo.model import Batch
+from ekko.ops.demo.poison import Phase
 from ekko.ops.demo.validation import RegionValidation
 from ekko.schemas.errors import ConnectionFailed
 
@@ -75,3 +76,9 @@ def test_later_meters_leave_the_untrained_start_out(validation: RegionValidation
     assert validation.live_later.run().count == 0
     score_both(validation, 20)
     assert validation.live_later.run().count == validation.stale_later.run().count == 2
+
+
+def test_live_scores_are_kept_by_phase_too(validation: RegionValidation):
+    validation.score(LIKED, 0)
+    validation.score(OTHER, 1, Phase.POISONED)
+    assert [validation.phases[phase].run().count for phase in Phase] == [1, 1, 0]
