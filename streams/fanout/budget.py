@@ -74,14 +74,6 @@ class Budget:
             in_turn = self._sure.worthwhile() if overdue else 0.0
             return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
 
-    def in_debt(self, now_s: float) -> bool:
-        """Whether express alone has taken more than there is."""
-        if self._all is None:
-            return False
-        with self._lock:
-            self._all.refill(now_s)
-            return self._all.tokens < 0
-
     def spend(self, express_bytes: float, bulk_bytes: float, in_turn_bytes: float, now_s: float) -> None:
         """Account for what was sent, in bytes on the wire; `in_turn_bytes` of the bulk were sent for their age."""
         if self._all is None or self._sure is None:

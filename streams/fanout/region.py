@@ -66,7 +66,9 @@ class RegionFanout:
         catalogue = SharedCatalogue(central)
         catalogue.refresh(chosen.timeout_s)
         budget = Budget(chosen.bandwidth_bytes_per_s, bulk_share=chosen.bulk_share, now_s=clock())
-        sorter = Sorter(chosen.express_percentile, budget, load_score(chosen.score), chosen.score or "ekko")
+        sorter = Sorter(
+            chosen.express_percentile, load_score(chosen.score), chosen.score or "ekko", limited=budget.limited
+        )
         self._context = RegionContext(
             central,
             regional,

@@ -58,24 +58,40 @@ class RowUpdates:
 
 def combine(parts: Sequence[RowUpdates]) -> RowUpdates:
     """One update a key: deltas summed, created if any was, published when the oldest was; for any `parts`."""
-    if len(parts) == 1 and is_rising(parts[0].keys):
+    updates = concatenate(parts)
+    return merge(updates, updates.created)[0]
+
+
+def concatenate(parts: Sequence[RowUpdates]) -> RowUpdates:
+    """All updates one after the other, equal keys and all: not what `RowUpdates` promises; `merge` mends it."""
+    if len(parts) == 1:
         return parts[0]
-    keys = np.concatenate([part.keys for part in parts])
-    deltas = np.concatenate([part.deltas for part in parts])
-    created = np.concatenate([part.created for part in parts])
-    published = np.concatenate([part.published_us for part in parts])
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    first = np.empty(len(keys), np.bool_)
-    first[:1] = True
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    deltas = sum_segments(deltas[order], starts)
-    if len(starts):
-        created = np.logical_or.reduceat(created[order], starts)
-        published = np.minimum.reduceat(published[order], starts)
-    catalogue = max(part.catalogue for part in parts)
-    return RowUpdates(keys[starts], deltas, created, published, catalogue, parts[0].step)
+    return RowUpdates(
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.deltas for part in parts]),
+        np.concatenate([part.created for part in parts]),
+        np.concatenate([part.published_us for part in parts]),
+        max(part.catalogue for part in parts),
+        parts[0].step,
+    )
+
+
+def merge(updates: RowUpdates, marks: Bools) -> tuple[RowUpdates, Bools]:
+    """One update a key, see `combine`; and of `marks` (bool[N]) whether any of a key's was set."""
+    if is_rising(updates.keys):
+        return updates, marks
+    order = np.argsort(updates.keys, kind="stable")
+    keys = updates.keys[order]
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    merged = RowUpdates(
+        keys[starts],
+        sum_segments(updates.deltas[order], starts),
+        np.logical_or.reduceat(updates.created[order], starts),
+        np.minimum.reduceat(updates.published_us[order], starts),
+        updates.catalogue,
+        updates.step,
+    )
+    return merged, np.logical_or.reduceat(marks[order], starts)
 
 
 def is_rising(keys: UInt64s) -> bool:

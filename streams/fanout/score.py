@@ -103,7 +103,7 @@ class ScoreWindow:
     spans between window_s * (1 - 1/slices) and window_s. Thread-safe: all models of a region share one.
     """
 
-    def __init__(self, *, window_s: float = 60.0, slices: int = 6, accuracy: float = 0.0025) -> None:
+    def __init__(self, *, window_s: float = 10.0, slices: int = 5, accuracy: float = 0.0025) -> None:
         self._gamma = (1 + accuracy) / (1 - accuracy)
         self._lowest, self._highest = self._bucket(1e-9), self._bucket(1e9)
         self._counts = np.zeros((slices, self._highest - self._lowest + 2), np.int64)

@@ -13,7 +13,7 @@ from ekko.streams.fanout.admission import Admission, CatalogueView
 from ekko.streams.fanout.intake import Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
-from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine
+from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine, concatenate, merge
 from ekko.streams.fanout.sequencer import Draft, Sequencer, in_order
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Record
@@ -132,8 +132,8 @@ class ShardFanout:
         bulk: list[Draft] = []
         for (group, name), parts in arrivals.items():
             table = self.intake.tables[name]
-            updates = combine(parts)
-            urgent = sorter.urgent(self._model, table, updates, now_s)
+            arrived = concatenate(parts)
+            updates, urgent = merge(arrived, sorter.urgent(self._model, table, arrived, now_s))
             updates, grown = self.pending.take_with(group, name, updates)
             # Lifted sooner, a hot key would go again and again with little.
             grown &= updates.published_us < due_us

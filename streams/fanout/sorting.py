@@ -4,9 +4,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.signals import Shares
-from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.rows import Bools, RowUpdates
 from ekko.streams.fanout.score import Float64s, Score, Scored, ScoreWindow, checked, ekko_score, l1_norms
 
@@ -41,10 +42,11 @@ class Sorter:
     Args:
         percentile: a row is express when its score is at or above this percentile of recent scores.
         score: see `score.load_score`.
+        limited: there is a bandwidth budget.
     """
 
-    def __init__(self, percentile: float, budget: Budget, score: Score = ekko_score, name: str = "ekko") -> None:
-        self._percentile, self._budget = percentile, budget
+    def __init__(self, percentile: float, score: Score = ekko_score, name: str = "ekko", *, limited: bool) -> None:
+        self._percentile, self._limited = percentile, limited
         self._score, self._name = score, name
         self._window, self._grown = ScoreWindow(), ScoreWindow()
         self._norms: dict[str, _Norms] = {}
@@ -65,18 +67,13 @@ class Sorter:
         return report
 
     def urgent(self, model: str, table: TableDeclaration, updates: RowUpdates, now_s: float) -> Bools:
-        """Which updates, as they arrived, are express: bool[N]. Their scores are what later ones are compared with.
-
-        While the budget is in debt, rows just at the percentile are not: where many have the same score, express would
-        be more than the link carries for ever.
-        """
+        """Which updates, as they were published, are express: bool[N]; later ones are compared with their scores."""
         norms = l1_norms(updates.deltas, table.fraction_bits)
         with self._lock:
             self._norms.setdefault(model, _Norms()).add(norms, now_s)
         scores = self._scores(model, table, updates, norms)
         self._window.add(scores, now_s)
-        lower, upper = self._window.percentile(self._percentile, now_s)
-        return scores > upper if self._budget.in_debt(now_s) else scores >= lower
+        return self._above(scores, self._window, now_s)
 
     def lifted(self, model: str, table: TableDeclaration, updates: RowUpdates, now_s: float) -> Bools:
         """Which rows that have waited long enough are express by what they have accumulated: bool[N].
@@ -85,8 +82,14 @@ class Sorter:
         """
         scores = self._scores(model, table, updates, l1_norms(updates.deltas, table.fraction_bits))
         self._grown.add(scores, now_s)
-        lower, upper = self._grown.percentile(self._percentile, now_s)
-        return scores > upper if self._budget.in_debt(now_s) else scores >= lower
+        return self._above(scores, self._grown, now_s)
+
+    def _above(self, scores: Float64s, window: ScoreWindow, now_s: float) -> Bools:
+        if not self._percentile:
+            return np.ones(len(scores), np.bool_)
+        lower, upper = window.percentile(self._percentile, now_s)
+        # Where many have the same score, all that are at the percentile can be more than the link carries.
+        return scores > upper if self._limited else scores >= lower
 
     def _scores(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s) -> Float64s:
         shares = self._shares.get(model)

@@ -156,9 +156,8 @@ def cut(load: Load) -> Figures:
         ratio = (sent_bytes(lab) - before) / (source_bytes(lab) - source_before)
         end(healed)
     say(f"{load.name}: a plain copy takes {plain:,.0f} bytes/s; uncut {uncut.late:.2%} of the score is late")
-    say(
-        f"cut by 92 %: {thin.sent / thin.source:.1%} of the plain log's bytes, {late.late:.2%} late, {late.updates:,} updates"
-    )
+    part = thin.sent / thin.source
+    say(f"cut by 92 %: {part:.1%} of its bytes, {late.late:.2%} late, {late.updates:,} updates")
     say(f"after the cut bit-equal to the source: {complete}; tenfold cut, then drained: {ratio:.2f} of the plain log")
     return {
         "cut92_express_p99_ms": late.urgent_p99_ms,

@@ -7,7 +7,6 @@ from ddsketch import DDSketch
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.signals import Shares
-from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.rows import RowUpdates
 from ekko.streams.fanout.score import Score, Scored, ScoreWindow, ekko_score, l1_norms, load_score
 from ekko.streams.fanout.sorting import Sorter
@@ -88,8 +87,8 @@ def test_zero_scores_count_and_are_below_every_threshold_but_zero() -> None:
 TABLE = TableDeclaration("t", 1, fraction_bits=0)
 
 
-def sorter_at(percentile: float, score: Score = ekko_score, budget: Budget | None = None) -> Sorter:
-    return Sorter(percentile, budget or Budget(None), score, "custom")
+def sorter_at(percentile: float, score: Score = ekko_score, *, limited: bool = False) -> Sorter:
+    return Sorter(percentile, score, "custom", limited=limited)
 
 
 def express(sorter: Sorter, rows: list[list[int]], created: list[bool] | None = None, model: str = "m") -> list[bool]:
@@ -114,13 +113,12 @@ def test_models_compete_by_their_share_of_requests() -> None:
     assert express(sorter, [[10]] * 5, model="quiet") == [False] * 5
 
 
-def test_equal_scores_are_express_until_the_link_is_in_debt() -> None:
-    budget = Budget(1_000.0, now_s=1.0)
-    sorter = sorter_at(99.0, budget=budget)
-    assert express(sorter, [[10]] * 5) == [True] * 5
-    budget.spend(5_000, 0, 0, 1.0)
-    assert express(sorter, [[10]] * 5) == [False] * 5
-    assert express(sorter, [[10], [1_000]]) == [False, True]
+def test_equal_scores_are_express_only_where_bandwidth_is_unlimited() -> None:
+    assert express(sorter_at(99.0), [[10]] * 5) == [True] * 5
+    limited = sorter_at(99.0, limited=True)
+    assert express(limited, [[10]] * 500) == [False] * 500
+    assert express(limited, [[10], [1_000]]) == [False, True]
+    assert express(sorter_at(0.0, limited=True), [[10]] * 5) == [True] * 5
 
 
 def test_shares_outlive_a_silent_monitor() -> None:
