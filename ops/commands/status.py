@@ -43,8 +43,8 @@ def status(
         raise ConfigurationError(f"--only {' '.join(sorted(unknown))}: no such part", hint=f"parts: {', '.join(PARTS)}")
     logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log comes as a finding
     settings = load(config, bootstrap=bootstrap)
+    now_us = int(time.time() * 1e6)  # before reading: on a busy machine what is read first must not look old by that
     found = facts.read(central_cluster(settings), lambda region: region_cluster(settings, region))
-    now_us = int(time.time() * 1e6)
     judged = [each for each in judge(found, now_us, settings.epoch_interval_s) if not only or each.part in only]
     if as_json:
         typer.echo(json.dumps({**view.as_data(found, now_us), "findings": [asdict(each) for each in judged]}))

@@ -19,7 +19,9 @@ FIX = "let one time service (chrony, systemd-timesyncd) keep the clocks of broke
 def judge(who: str, ahead_s: float, uncertain_s: float = 0.0) -> Finding:
     """A clock that is so many seconds ahead of the broker's (negative: behind)."""
     wrong_s = max(0.0, abs(ahead_s) - uncertain_s)
-    text = f"{who}: {abs(ahead_s):.3f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's clock"
+    text = (
+        f"{who}: {abs(ahead_s):.3f} s (±{uncertain_s:.3f}) {'ahead of' if ahead_s > 0 else 'behind'} the broker's clock"
+    )
     if wrong_s > WRONG_S:
         return problem("clocks", text, FIX)
     return warning("clocks", text, FIX) if wrong_s > WARN_S else ok("clocks", text)
@@ -48,7 +50,7 @@ def check_own(cluster: Cluster, region: str) -> Finding:
     return judge("this machine", middle_s - record.timestamp_ms / 1e3, (after_s - before_s) / 2)
 
 
-def check_fanouts(records: Iterable[Record], codec: Codec) -> Iterator[Finding]:
+def check_fanouts(region: str, records: Iterable[Record], codec: Codec) -> Iterator[Finding]:
     """Clocks of the machines on which fan-outs run, by their last announcements and the broker's stamps on them."""
     last = {}
     for record in records:
@@ -56,7 +58,9 @@ def check_fanouts(records: Iterable[Record], codec: Codec) -> Iterator[Finding]:
         if isinstance(message, Member) and message.ready:
             last[message.replica] = message.written_us / 1e6 - record.timestamp_ms / 1e3
     for name, ahead_s in sorted(last.items()):
-        yield judge(f"fan-out {name}", ahead_s, uncertain_s=1.0)  # it was on its way, perhaps waiting for the broker
+        yield judge(
+            f"fan-out {name} of region {region}", ahead_s, uncertain_s=1.0
+        )  # it was on its way, perhaps waiting for the broker
 
 
 def _read(cluster: Cluster, partition: Partition, offset: int) -> Record | None:

@@ -165,7 +165,7 @@ def _region(
 ) -> Iterator[Finding]:
     """A region: its own cluster, if it has one, and the clocks of its fan-outs."""
     if not region.bootstrap:
-        yield from clocks.check_fanouts(read_all(central, names.fanouts(region.name)), catalogue.codec)
+        yield from clocks.check_fanouts(region.name, read_all(central, names.fanouts(region.name)), catalogue.codec)
         return
     own = settings.of_region(region.name).bootstrap or region.bootstrap
     address = ClusterAddress(own, settings.regional(region.name).kafka)
@@ -177,4 +177,4 @@ def _region(
     with closing(region_cluster(settings, region)) as cluster:
         yield from _topics(address, cluster, inspection, _region_needs(region, models))
         yield _clock(cluster, region.name)
-        yield from clocks.check_fanouts(read_all(cluster, names.fanouts(region.name)), catalogue.codec)
+        yield from clocks.check_fanouts(region.name, read_all(cluster, names.fanouts(region.name)), catalogue.codec)
