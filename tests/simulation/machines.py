@@ -9,6 +9,8 @@ from ekko.streams.manager import ManagerSettings, StateManager
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.faults import Doom, Killed
 
+LEAST_PENDING_BYTES = 400_000
+
 
 class Machine(ABC):
     """A process with a supervisor: killed, it is started again some time later, knowing nothing but what is durable.
@@ -117,6 +119,10 @@ class FanoutMachine(Machine):
         failures = [group.failure for group in self.fanout.groups.values() if group.failure is not None]
         halts = [error for group in self.fanout.groups.values() for error in group.halted.values()]
         self.environment.watch(self.name, [*failures, *halts])
+        waiting = sum(shard.pending.nbytes for group in self.fanout.groups.values() for shard in group._shards.values())
+        # One table's columns are made for a thousand rows, so a bound of less says little.
+        bound = max(self.environment.scenario.pending_bytes, LEAST_PENDING_BYTES)
+        assert waiting <= bound, f"{self.name}: {waiting} bytes wait, {bound} are allowed"
         return done
 
     def replace(self) -> None:
