@@ -1,8 +1,8 @@
 """The command `ekko`: every file of `ekko.ops.commands` is one command.
 
 A command file has `app = typer.Typer()` with one `@app.command()`, and its name is the command's (`dead_letters.py` is
-`ekko dead-letters`), or with several, which become sub-commands. It imports what it needs inside its functions: all
-files are read to list the commands, and `ekko --help` is to stay fast.
+`ekko dead-letters`, and `import_.py` is `ekko import`), or with several, which become sub-commands. It imports what it
+needs inside its functions: all files are read to list the commands, and `ekko --help` is to stay fast.
 """
 
 import importlib
@@ -25,7 +25,7 @@ def build() -> typer.Typer:
     app.callback()(root)
     for file in sorted(pkgutil.iter_modules(commands.__path__), key=lambda file: file.name):
         module: typer.Typer = importlib.import_module(f"{commands.__name__}.{file.name}").app
-        name = file.name.replace("_", "-")
+        name = file.name.rstrip("_").replace("_", "-")
         if len(module.registered_commands) == 1 and module.registered_callback is None:
             module.registered_commands[0].name = name
             app.registered_commands += module.registered_commands

@@ -94,11 +94,16 @@ class StoreClient:
             ConnectionFailed, NotReady: no store answered within the time-out.
         """
         wanted = as_keys(keys)
-        model, declared = self._table(table)
-        reply = self._lookup_local(table, wanted, as_of) or self._lookup_remote(model, table, wanted, as_of)
+        reply = self.stored(table, wanted, as_of=as_of)
+        declared = self._table(table)[1]
         # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
         rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
         return Rows(to_float(rows, declared.fraction_bits), reply.found, reply.states)
+
+    def stored(self, table: str, keys: UInt64s, *, as_of: int | None = None) -> wire.Reply:
+        """Rows of `keys` (uint64[N]) as they are stored, int32 and without the initialiser; otherwise as `lookup`."""
+        model, _ = self._table(table)
+        return self._lookup_local(table, keys, as_of) or self._lookup_remote(model, table, keys, as_of)
 
     def _lookup_local(self, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
         if self._local is None:

@@ -96,3 +96,13 @@ def parse_state(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise BadInput(f"as_of={text!r} is no model state", hint="a model state is a whole number, 0 or more")
     return int(text)
+
+
+def parse_shards(text: str | None) -> tuple[int, ...] | None:
+    """Shards in a query string, as in "0,2"; None for all that are held. Raises BadInput."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise BadInput(f"shards={text!r} is no list of shards", hint="write whole numbers with commas, as in 0,2")
+    return tuple(sorted({int(part) for part in parts}))

@@ -1,5 +1,6 @@
 """What a store's HTTP server serves: the small protocol between it and the process that holds the rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,6 +113,13 @@ class Served(Protocol):
 
         Raises:
             NotReady: the apply loop did not answer in time. Others as `lookup`.
+        """
+
+    def rows(self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None) -> Iterator[bytes]:
+        """All rows of `shards` (None: those held here) at the start of epoch `as_of`, as frames of `row_stream`.
+
+        Raises:
+            As `lookup`, before the first frame; later errors are frames.
         """
 
     def latency(self, model: str) -> UpdateLatency:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from ekko.schemas.errors import (
@@ -27,7 +27,7 @@ from ekko.schemas.errors import (
 )
 from ekko.schemas.signals import Signal
 from ekko.storage import wire
-from ekko.storage.lookups import LookupObserver, Lookups, parse_state, read_body
+from ekko.storage.lookups import LookupObserver, Lookups, parse_shards, parse_state, read_body
 from ekko.storage.served import MAX_SIGNAL_BYTES, Served
 
 _STATUS: dict[type[EkkoError], int] = {
@@ -63,6 +63,7 @@ def build_app(served: Served, observer: LookupObserver, registry: CollectorRegis
         Route("/v1/models", pages.models),
         Route("/v1/models/{model}", pages.model),
         Route("/v1/models/{model}/checksum", pages.checksum),
+        Route("/v1/models/{model}/tables/{table}/rows", pages.rows),
         Route("/v1/models/{model}/latency", pages.latency),
         Route("/v1/models/{model}/signals", pages.signal, methods=["POST"]),
         Route("/v1/members", pages.members),
@@ -96,6 +97,13 @@ class _Pages:
         state = None if as_of is None else parse_state(as_of)
         answer = await run_in_threadpool(self._served.checksum, request.path_params["model"], table, state)
         return _json(wire.CHECKSUM_JSON, answer)
+
+    async def rows(self, request: Request) -> Response:
+        model, table = request.path_params["model"], request.path_params["table"]
+        state = parse_state(request.query_params.get("as_of", ""))
+        shards = parse_shards(request.query_params.get("shards"))
+        frames = await run_in_threadpool(self._served.rows, model, table, state, shards)
+        return StreamingResponse(frames, media_type="application/octet-stream")
 
     async def latency(self, request: Request) -> Response:
         return _json(wire.LATENCY_JSON, self._served.latency(request.path_params["model"]))

@@ -1,6 +1,6 @@
 """What a store process serves (`storage.served.Served`), over the models it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from ekko.schemas.errors import ConfigurationError, NotOwned, NotReady, StateUna
 from ekko.schemas.hashing import UInt64s, checksum, shard_of
 from ekko.schemas.replicas import Member, ReplicaState
 from ekko.schemas.signals import Signal
+from ekko.storage import row_stream
 from ekko.storage.served import Checksum, Health, Lookup, UpdateLatency
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
@@ -83,6 +84,25 @@ class RegionServed:
 
         return runner.between_steps(add_up, _CHECKSUM_TIMEOUT_S)
 
+    def rows(self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None) -> Iterator[bytes]:
+        """See `Served.rows`; applies wait only for the second reading, as for a checksum."""
+        runner = self._runner(model)
+        store, applier = _ready(runner)
+        applier.model.table(table)
+        count, held = applier.model.shards, tuple(sorted(applier.state.shards))
+        wanted = held if shards is None else shards
+        _refuse_shards(applier, applier.state, set(wanted))
+        _refuse_incomplete(model, applier.state, as_of)
+        store.lookup(table, np.empty(0, np.uint64), as_of)  # refuses a state that cannot be told any more
+
+        def again(store: Store, _: Applier) -> row_stream.Total:
+            return row_stream.add_up(table, row_stream.of_shards(store.items(table, as_of), wanted, count))
+
+        runs = row_stream.of_shards(store.items(table, as_of), wanted, count)
+        return row_stream.encode_runs(
+            table, runs, lambda: runner.between_steps(again, _CHECKSUM_TIMEOUT_S), f"rows of {model}/{table}"
+        )
+
     def latency(self, model: str) -> UpdateLatency:
         """See `Served.latency`."""
         return self._runner(model).metrics.latency.summary()
@@ -132,7 +152,11 @@ def _refuse_missing(applier: Applier, state: ReplicaState, keys: UInt64s) -> Non
     shards, unserved = applier.model.shards, applier.unserved
     if len(state.shards) == shards and not unserved:
         return
-    asked = set(np.unique(shard_of(keys, shards)).tolist())
+    _refuse_shards(applier, state, set(np.unique(shard_of(keys, shards)).tolist()))
+
+
+def _refuse_shards(applier: Applier, state: ReplicaState, asked: set[int]) -> None:
+    unserved = applier.unserved
     elsewhere = sorted(asked - state.shards.keys())
     if elsewhere:
         raise NotOwned(

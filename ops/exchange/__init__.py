@@ -1,0 +1,1 @@
+"""Import and export of whole tables: npz, safetensors and Parquet files, in chunks, exact."""

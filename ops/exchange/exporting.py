@@ -1,0 +1,106 @@
+"""`ekko export`: every row of a model's tables as of one model state, exact."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import urllib3
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from ekko.ops.exchange.files import Format, write_table
+from ekko.ops.exchange.holders import Holder, ask, assign, newest_state
+from ekko.ops.exchange.spool import Spool
+from ekko.ops.exchange.tables import Origin
+from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.errors import BadInput, ConnectionFailed
+from ekko.schemas.initializer import initial_rows
+from ekko.schemas.quantize import to_float
+from ekko.storage.row_stream import Run, Total, decode_runs
+from ekko.storage.wire import decode_error
+
+Tell = Callable[[str], None]
+
+_TIMEOUT = urllib3.Timeout(connect=2.0, read=60.0)
+"""Between two frames; before the last one the store reads all of its rows again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the operator asked for; `tables` empty: all. `as_of` None: the last state complete at the stores."""
+
+    model: str
+    stores: Sequence[str]
+    tables: Sequence[str]
+    as_of: int | None
+    out: Path
+    format: Format
+    float32: bool
+
+    def path(self, table: str) -> Path:
+        """The file of a table."""
+        return self.out / f"{table}.{self.format}"
+
+
+def run(request: Request, tell: Tell) -> list[Path]:
+    """Write one file a table into the folder `out`.
+
+    Raises:
+        ConnectionFailed: no store answers.
+        StateUnavailable: no such state there, or a rollback or retraction changed it meanwhile.
+        NotReady: no store holds some shard, or no state is complete yet.
+    """
+    model, members = ask(request.stores, request.model)
+    tables = [model.table(name) for name in request.tables] or list(model.tables)
+    holders = assign(model, members)
+    state = newest_state(holders) if request.as_of is None else request.as_of
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{request.out} is no folder to write into: {error.strerror}") from error
+    written = []
+    columns = TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for table in tables:
+            path = request.path(table.name)
+            origin = _export(request, table, holders, state, progress)
+            tell(f"{path}: {origin.rows} rows of {table.dim} as of state {state}, checksum {origin.checksum:016x}")
+            written.append(path)
+    return written
+
+
+def _export(
+    request: Request,
+    table: TableDeclaration,
+    holders: Sequence[Holder],
+    state: int,
+    progress: Progress,
+) -> Origin:
+    task = progress.add_task(f"export {table.name}", total=None)
+    total = Total(0, 0)
+    with Spool(request.out, table.dim, exact=not request.float32) as spool:
+        for holder in holders:
+            for run in _runs(request.model, table, holder, state):
+                total = total.plus(table.name, run)
+                rows = to_float(run.rows + initial_rows(table, run.keys), table.fraction_bits)
+                spool.add(run.keys, rows if request.float32 else run.rows)
+                progress.advance(task, len(run.keys))
+        origin = Origin(request.model, table, state, total.rows, total.checksum)
+        write_table(request.path(table.name), spool, origin)
+    return origin
+
+
+def _runs(model: str, table: TableDeclaration, holder: Holder, state: int) -> Iterator[Run]:
+    shards = ",".join(map(str, holder.shards))
+    url = f"http://{holder.address}/v1/models/{model}/tables/{table.name}/rows?as_of={state}&shards={shards}"
+    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
+        try:
+            response = pool.request("GET", url, preload_content=False)
+            if response.status >= 300:
+                raise decode_error(response.read(), f"store {holder.address} answered {response.status}")
+            yield from decode_runs(cast("BinaryIO", response), table.name, table.dim)
+        except urllib3.exceptions.HTTPError as error:
+            raise ConnectionFailed(
+                f"store {holder.address}: {error}", hint="check that `ekko store` runs there"
+            ) from error
