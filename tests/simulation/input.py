@@ -158,6 +158,12 @@ def noise(rng: random.Random, block: DeltaBlock) -> bytes:
     return rng.randbytes(rng.randint(0, 40))
 
 
+def headed_noise(rng: random.Random, block: DeltaBlock) -> bytes:
+    """Our magic, then a kind and a version that no software will ever have."""
+    del block
+    return b"EK" + bytes((rng.randint(64, 255), rng.randint(64, 255))) + rng.randbytes(rng.randint(0, 40))
+
+
 def truncated(rng: random.Random, block: DeltaBlock) -> bytes:
     """A good record cut off."""
     value = encode(block)
@@ -225,6 +231,7 @@ def future_catalogue(rng: random.Random, block: DeltaBlock) -> bytes:
 GARBLES: tuple[Garble, ...] = (
     tombstone,
     noise,
+    headed_noise,
     truncated,
     foreign_schema,
     wrong_kind,
