@@ -12,6 +12,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: ekko demo --seconds 60 --headless")
 def demo(
+    *,
     seconds: Annotated[float, typer.Option(min=5, max=3600, help="Seconds of training; set-up and check on top.")] = 60,
     headless: Annotated[
         bool, typer.Option("--headless", help="No live table: plain lines, the last one a JSON object.")
@@ -19,7 +20,14 @@ def demo(
     poison: Annotated[
         bool, typer.Option("--poison", help="The trainer goes bad in mid-run; watch the model heal by itself.")
     ] = False,
-    data: Annotated[Path, typer.Option(help="Folder of the run; cleared at the start, kept afterwards.")] = Path(
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Interactions of your own: delimited text. With --columns.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="user=COLUMN,item=COLUMN,time=COLUMN,label=COLUMN[>=LIKED]; numbers if FILE has no header."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder of the run; cleared at the start, kept afterwards.")] = Path(
         "ekko-data/demo"
     ),
 ) -> None:
@@ -36,7 +44,7 @@ def demo(
     from rich.console import Console
 
     from ekko.ops.broker.prepare import prepare
-    from ekko.ops.demo.dataset import default_cache, load_interactions
+    from ekko.ops.demo.dataset import default_cache, interactions_of
     from ekko.ops.demo.report import conclusion
     from ekko.ops.demo.run import run
     from ekko.ops.demo.view import Lines, LiveTable
@@ -44,14 +52,14 @@ def demo(
     # SIGTERM ends the demo as an exception does: its processes are stopped in good order.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(highlight=False, soft_wrap=True)
+    interactions = interactions_of(data, columns, default_cache())
     prepare(lambda text: console.print(f"  {text}"))
-    interactions = load_interactions(default_cache())
     console.print(f"data: {interactions.origin}, {len(interactions):,} interactions")
     console.print(f"  {interactions.notice}")
     if interactions.dropped:
         console.print(f"  left out: {', '.join(f'{reason} {n}x' for reason, n in interactions.dropped.items())}")
     with Lines(console) if headless else LiveTable(console) as view:
-        summary = run(data, interactions, seconds, console.print, view.watch, poison=poison)
+        summary = run(folder, interactions, seconds, console.print, view.watch, poison=poison)
     console.print(conclusion(summary))
     typer.echo(summary.model_dump_json())
     raise typer.Exit(0 if summary.sound else 1)

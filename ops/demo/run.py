@@ -47,7 +47,7 @@ def empty_folder(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / FILE).exists():
             raise ConfigurationError(
-                f"{folder} is not empty and not of an earlier demo", hint="name another folder with --data"
+                f"{folder} is not empty and not of an earlier demo", hint="name another folder with --folder"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from ekko.ops.demo.status import (
     read_status,
 )
 from ekko.ops.demo.supervisor import Supervisor
+from ekko.ops.figures import figure
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
 from ekko.storage.served import Percentiles, UpdateLatency
@@ -68,19 +69,15 @@ def _lines(regions: dict[str, RegionView], refresh_s: float) -> list[tuple[str, 
     runs = [view.quality.run if view.quality else Comparison() for view in views]
     latencies = [view.latency.all if view.latency else Percentiles(0) for view in views]
     return [
-        ("complete at model state", [_text(view.complete, "d") for view in views]),
-        ("publish to readable, p50 ms", [_text(found.p50, ".1f") for found in latencies]),
-        ("publish to readable, p99 ms", [_text(found.p99, ".1f") for found in latencies]),
-        ("AUC with live rows", [_text(found.auc_live, ".4f") for found in runs]),
-        (f"AUC with rows refreshed every {refresh_s:g} s", [_text(found.auc_stale, ".4f") for found in runs]),
-        ("rankings served", [_text(view.serving.requests, ",d") for view in views]),
-        ("lookup of a ranking, p50 ms", [_text(view.serving.lookup_ms_p50, ".2f") for view in views]),
-        ("lookup of a ranking, p99 ms", [_text(view.serving.lookup_ms_p99, ".2f") for view in views]),
+        ("complete at model state", [figure(view.complete, "d") for view in views]),
+        ("publish to readable, p50 ms", [figure(found.p50, ".1f") for found in latencies]),
+        ("publish to readable, p99 ms", [figure(found.p99, ".1f") for found in latencies]),
+        ("AUC with live rows", [figure(found.auc_live, ".4f") for found in runs]),
+        (f"AUC with rows refreshed every {refresh_s:g} s", [figure(found.auc_stale, ".4f") for found in runs]),
+        ("rankings served", [figure(view.serving.requests, ",d") for view in views]),
+        ("lookup of a ranking, p50 ms", [figure(view.serving.lookup_ms_p50, ".2f") for view in views]),
+        ("lookup of a ranking, p99 ms", [figure(view.serving.lookup_ms_p99, ".2f") for view in views]),
     ]
-
-
-def _text(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 class LiveTable:
@@ -137,7 +134,7 @@ class Lines:
         self._due_s += LINE_EVERY_S
         trainer = read_status(plan.folder / TRAINER_FILE, TrainerStatus)
         runs = [
-            f"{region}: AUC live {_text(quality.run.auc_live, '.4f')}, stale {_text(quality.run.auc_stale, '.4f')}"
+            f"{region}: AUC live {figure(quality.run.auc_live, '.4f')}, stale {figure(quality.run.auc_stale, '.4f')}"
             for region, quality in trainer.regions.items()
         ]
         again = sum(supervisor.restarts().values())

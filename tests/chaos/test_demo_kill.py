@@ -20,10 +20,10 @@ START_TIMEOUT_S = 90.0
 class Demo:
     """A demo in a process of its own."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float, *options: str) -> None:
         self.folder = folder
         self.seconds = seconds
-        command = [*EKKO, "demo", "--seconds", str(seconds), "--headless", "--data", str(folder)]
+        command = [*EKKO, "demo", "--seconds", str(seconds), "--headless", "--folder", str(folder), *options]
         self._output = folder.with_name("demo.out")
         with self._output.open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -58,11 +58,11 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Callable[[float], Demo]]:
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     started: list[Demo] = []
 
-    def start(seconds: float) -> Demo:
-        started.append(Demo(tmp_path / "demo", seconds))
+    def start(seconds: float, *options: str) -> Demo:
+        started.append(Demo(tmp_path / "demo", seconds, *options))
         return started[-1]
 
     yield start
@@ -76,7 +76,6 @@ def assert_sound(summary: dict[str, Any], output: str) -> None:
     assert summary["problems"] == []
     assert summary["rows_published"] > 0
     assert summary["rollbacks"] == 0, "a kill is no reason to take learning back"
-    assert summary["auc_live"] > summary["auc_stale"]
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
@@ -90,7 +89,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(400)
-def test_a_short_demo_survives_kills_and_leaves_nobody_behind(demo: Callable[[float], Demo]):
+def test_a_short_demo_survives_kills_and_leaves_nobody_behind(demo: Callable[..., Demo]):
     run = demo(20)
     run.await_training()
     for name in ("store-east", "fanout-west", "broker"):
@@ -107,7 +106,7 @@ def test_a_short_demo_survives_kills_and_leaves_nobody_behind(demo: Callable[[fl
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_every_process_is_killed_more_than_once(demo: Callable[[float], Demo]):
+def test_every_process_is_killed_more_than_once(demo: Callable[..., Demo]):
     victims = ("store-east", "store-west", "fanout-east", "fanout-west", "broker", "manager", "monitor", "trainer")
     run = demo(120)
     run.await_training()
@@ -118,11 +117,24 @@ def test_every_process_is_killed_more_than_once(demo: Callable[[float], Demo]):
     assert code == 0, output
     assert_sound(summary, output)
     assert all(summary["restarts"][name] >= 2 for name in victims)
+    assert summary["auc_live"] > summary["auc_stale"], "in 20 s with a killed broker there is no time to show it"
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(400)
-def test_a_killed_demo_takes_its_processes_with_it(demo: Callable[[float], Demo]):
+def test_a_trainer_that_goes_bad_is_found_out_and_undone(demo: Callable[..., Demo]):
+    code, summary, output = demo(60, "--poison").result()
+    assert code == 0, output
+    assert summary["bit_identical"], output
+    assert summary["poisoned"]
+    assert summary["rollbacks"] == 1
+    assert 0 < summary["detection_s"] < 30
+    assert summary["auc_poisoned"] < min(summary["auc_before_poison"], summary["auc_recovered"])
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(400)
+def test_a_killed_demo_takes_its_processes_with_it(demo: Callable[..., Demo]):
     run = demo(60)
     run.await_training()
     assert len(processes_in(run.folder)) > 5

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ekko.ops.demo.dataset import default_cache, load_interactions
+from ekko.ops.demo.dataset import default_cache, interactions_of, load_interactions
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
+from ekko.schemas.errors import ConfigurationError
 
 SMALL = SyntheticShape(interactions=2_000, users=50, items=80, periods=8)
 
@@ -61,3 +62,15 @@ def test_a_saved_stream_is_read_back_as_it_was(tmp_path: Path):
     for column in ("timestamps", "labels", "keys", "values"):
         assert np.array_equal(getattr(read, column), getattr(stream, column))
         assert getattr(read, column).dtype == getattr(stream, column).dtype
+
+
+def test_a_file_of_ones_own_comes_with_its_columns(tmp_path: Path):
+    file = tmp_path / "clicks.tsv"
+    file.write_text("u\ti\tt\tclicked\nann\tx\t5\t1\n")
+    columns = "user=u,item=i,time=t,label=clicked"
+    read = interactions_of(file, columns, tmp_path)
+    assert (read.origin, len(read)) == ("clicks.tsv", 1)
+    with pytest.raises(ConfigurationError, match="--columns is missing"):
+        interactions_of(file, None, tmp_path)
+    with pytest.raises(ConfigurationError, match="--data is missing"):
+        interactions_of(None, columns, tmp_path)
