@@ -30,3 +30,8 @@ def journal_prefix(journal: int, table: int | None = None) -> bytes:
 def entry_width(dim: int) -> int:
     """Bytes of a journal entry's value."""
     return 4 * dim
+
+
+def end_of(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")

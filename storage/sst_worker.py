@@ -26,8 +26,11 @@ def main(descriptor: int, size: int) -> None:
             answer = "done"
         except Exception as error:  # noqa: BLE001 - whatever it is, the store must hear of it
             answer = " ".join(str(error).split()) or repr(error)
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(answer + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os._exit(0)  # the store was killed; nobody listens, not even at the interpreter's end
 
 
 def _serve(request: dict[str, Any], memory: npt.NDArray[np.uint8]) -> None:
