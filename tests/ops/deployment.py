@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
@@ -129,7 +130,7 @@ class Deployment:
 
     def states(self) -> list[dict[str, Any]]:
         """What `ekko states --json` says."""
-        listed = self.ekko("states", self.model.name, "--json", "--last", "10000").stdout
+        listed = states_view.read(self.kafka, self.model.name, lambda _: self.kafka).json_lines(10_000)
         return [json.loads(line) for line in listed.splitlines()]
 
     def sums(self) -> SourceSums:
@@ -157,7 +158,7 @@ class Deployment:
         expected = self.expected()
         self.wait(what, lambda: set(self.checksums().values()) == {expected})
 
-    def wait_healthy(self) -> int:
+    def wait_healthy(self, timeout_s: float = 60.0) -> int:
         """Wait for a healthy state that holds all that was published until now; its number."""
         opened = self.states()
         newest = opened[-1]["state"] if opened else 0
@@ -167,5 +168,5 @@ class Deployment:
             found[:] = [s["state"] for s in self.states() if s["state"] > newest and s["verdict"] == "healthy"]
             return bool(found)
 
-        self.wait("a healthy state", healthy)
+        self.wait("a healthy state", healthy, timeout_s)
         return found[0]
