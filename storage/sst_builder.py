@@ -102,7 +102,7 @@ class SstBuilder:
 
     def _started(self) -> subprocess.Popen[bytes]:
         descriptor = self._memory.descriptor
-        command = [sys.executable, "-m", "ekko.storage.sst_worker", str(descriptor), str(_RESERVED)]
+        command = [sys.executable, "-m", f"{__package__}.sst_worker", str(descriptor), str(_RESERVED)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
