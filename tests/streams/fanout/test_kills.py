@@ -2,30 +2,46 @@
 
 import random
 import time
-from collections.abc import Callable
 
 import numpy as np
 
+from ekko.schemas import topics
+from ekko.schemas.blocks import Lane
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
 from tests.streams.fanout.waiting import wait_for
 
 
-def publish_for(source: Source, seconds: float, act: Callable[[], None], every_s: float) -> None:
-    """Publish without pause and open an epoch now and then, while something happens every so often."""
-    random_ = np.random.default_rng(11)
-    began = time.monotonic()
-    acted = opened = began
-    while time.monotonic() < began + seconds:
-        source.publish(np.unique(random_.zipf(1.3, 400).astype(np.uint64) % 3_000))
-        if time.monotonic() > acted + every_s:
-            acted = time.monotonic()
-            act()
-        if time.monotonic() > opened + 0.7:
-            opened = time.monotonic()
-            source.barrier()
-        time.sleep(0.005)
+class Victims:
+    """Fan-out processes with little bandwidth, of which each is killed when it has sent something."""
+
+    def __init__(self, kafka: KafkaCluster, name: str, start: Start) -> None:
+        self._kafka, self._name, self._start = kafka, name, start
+        self._dice = random.Random(3)
+        self.kills = 0
+        self._next()
+
+    def _next(self) -> None:
+        config = f"[region.{self._name}]\nbandwidth_bytes_per_s = 60_000\nexpress_percentile = 90.0\n"
+        self._process = self._start(self._name, config=config)
+        self._sent = self._end()
+
+    def _end(self) -> int:
+        lanes = [Partition(topics.lane(self._name, self._name, lane), shard) for lane in Lane for shard in range(2)]
+        return sum(bounds.end for bounds in self._kafka.bounds(lanes).values())
+
+    def kill(self, *, replace: bool = True) -> None:
+        """Kill -9, if the process has begun its work, in the midst of something."""
+        if self._end() < self._sent + 10:
+            return
+        time.sleep(self._dice.random() * 0.2)
+        self._process.kill()
+        self._process.wait(10)
+        self.kills += 1
+        if replace:
+            self._next()
 
 
 def test_killed_again_and_again_under_load_with_a_backlog(
@@ -33,23 +49,21 @@ def test_killed_again_and_again_under_load_with_a_backlog(
 ) -> None:
     name = topic_prefix
     source = Source(kafka, name, shards=2, dim=8)
-    starved = f"[region.{name}]\nbandwidth_bytes_per_s = 60_000\nexpress_percentile = 90.0\n"
-    processes = [start_fanout(name, config=starved)]
-    dice = random.Random(3)
-
-    def kill() -> None:
-        time.sleep(dice.random() * 0.2)
-        processes[-1].kill()
-        processes[-1].wait(10)
-        processes.append(start_fanout(name, config=starved))
-
-    publish_for(source, 14.0, kill, every_s=2.5)
-    processes[-1].kill()
-    processes[-1].wait(10)
+    victims = Victims(kafka, name, start_fanout)
+    random_ = np.random.default_rng(11)
+    began = opened = looked = time.monotonic()
+    while victims.kills < 5:
+        assert time.monotonic() < began + 90
+        source.publish(np.unique(random_.zipf(1.3, 400).astype(np.uint64) % 3_000))
+        if time.monotonic() > looked + 0.5:
+            looked = time.monotonic()
+            victims.kill(replace=victims.kills < 4)
+        if time.monotonic() > opened + 0.7:
+            opened = time.monotonic()
+            source.barrier()
+        time.sleep(0.005)
     source.barrier()
-    assert len(processes) >= 5
-    backlog = settled_epochs(read_lanes(kafka, name, name))
-    assert min(backlog) < source.epoch, "the last one had something to rebuild"
+    assert min(settled_epochs(read_lanes(kafka, name, name))) < source.epoch, "the last one leaves something to rebuild"
     start_fanout(name)
     wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [source.epoch] * 2, 40)
     check_exact(kafka, source, source.name)
