@@ -45,7 +45,7 @@ def demo(
 
     from ekko.ops.broker.prepare import prepare
     from ekko.ops.demo.dataset import default_cache, interactions_of
-    from ekko.ops.demo.report import conclusion
+    from ekko.ops.demo.report import conclusion, description
     from ekko.ops.demo.run import run
     from ekko.ops.demo.view import Lines, LiveTable
 
@@ -54,10 +54,7 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     interactions = interactions_of(data, columns, default_cache())
     prepare(lambda text: console.print(f"  {text}"))
-    console.print(f"data: {interactions.origin}, {len(interactions):,} interactions")
-    console.print(f"  {interactions.notice}")
-    if interactions.dropped:
-        console.print(f"  left out: {', '.join(f'{reason} {n}x' for reason, n in interactions.dropped.items())}")
+    console.print(description(interactions))
     with Lines(console) if headless else LiveTable(console) as view:
         summary = run(folder, interactions, seconds, console.print, view.watch, poison=poison)
     console.print(conclusion(summary))

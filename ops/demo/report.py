@@ -1,6 +1,16 @@
 """The result of a run in words."""
 
+from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.summary import DemoSummary
+
+
+def description(interactions: Interactions) -> str:
+    """What data this is, its terms, and what was left out."""
+    left_out = ", ".join(f"{reason} {count}x" for reason, count in interactions.dropped.items())
+    return (
+        f"data: {interactions.origin}, {len(interactions):,} interactions\n  {interactions.notice}"
+        + f"\n  left out: {left_out}" * bool(left_out)
+    )
 
 
 def conclusion(summary: DemoSummary) -> str:

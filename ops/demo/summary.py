@@ -102,6 +102,17 @@ def _detection_s(trainer: TrainerStatus, incident: Incident) -> float | None:
     return None if began is None or corrupt is None else corrupt - began
 
 
+def _region(
+    region: str, latency: UpdateLatency, verification: Verification, trainer: TrainerStatus, server: ServerStatus
+) -> RegionSummary:
+    return RegionSummary(
+        update_latency=latency,
+        quality=trainer.regions[region],
+        serving=server.regions.get(region, ServingStatus()),
+        rejected=verification.rejected[region],
+    )
+
+
 def summarise(
     verification: Verification,
     trainer: TrainerStatus,
@@ -114,24 +125,17 @@ def summarise(
     restarts: dict[str, int],
 ) -> DemoSummary:
     """Put together what was measured and checked."""
-    regions = {
-        region: RegionSummary(
-            update_latency=latency,
-            quality=trainer.regions[region],
-            serving=server.regions.get(region, ServingStatus()),
-            rejected=verification.rejected[region],
-        )
-        for region, latency in latencies.items()
-    }
-    run = mean_comparison([region.quality.run for region in regions.values()])
+    regions = {region: _region(region, latency, verification, trainer, server) for region, latency in latencies.items()}
+    run = mean_comparison([each.quality.run for each in regions.values()])
+    all_blocks = [latency.all for latency in latencies.values()]
     return DemoSummary(
         bit_identical=verification.bit_identical,
         rows_published=verification.published.rows,
-        update_latency_ms_p50=_slowest([latency.all.p50 for latency in latencies.values()]),
-        update_latency_ms_p99=_slowest([latency.all.p99 for latency in latencies.values()]),
+        update_latency_ms_p50=_slowest([latency.p50 for latency in all_blocks]),
+        update_latency_ms_p99=_slowest([latency.p99 for latency in all_blocks]),
         auc_live=run.auc_live,
         auc_stale=run.auc_stale,
-        after_first_refresh=mean_comparison([region.quality.after_first_refresh for region in regions.values()]),
+        after_first_refresh=mean_comparison([each.quality.after_first_refresh for each in regions.values()]),
         interactions=trainer.position,
         interactions_a_second=plan.rate,
         behind_s=trainer.behind_s,
