@@ -1,5 +1,6 @@
 """The examination in order: network, brokers, catalogue, topics, rights, clocks, then each region's own cluster."""
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
@@ -9,6 +10,7 @@ from ekko.ops.doctor.network import check_advertised, check_bootstrap, unreachab
 from ekko.ops.findings import Finding, Level, ok, problem, warning
 from ekko.ops.process import central_cluster, region_cluster
 from ekko.ops.settings import ClusterAddress, Settings
+from ekko.ops.status import facts, judge
 from ekko.schemas import topics as names
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConnectionFailed, EkkoError, TopicMissing
@@ -47,6 +49,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield _clock(central, here)
         for region in regions.values():
             yield from _region(settings, region, models, central, catalogue)
+        yield from _halted(settings, central)
+
+
+def _halted(settings: Settings, central: KafkaCluster) -> Iterator[Finding]:
+    """Shards that stand still: no set-up is right with them, and lag alone does not tell them."""
+    now_us = int(time.time() * 1e6)
+    try:
+        found = facts.read(central, lambda region: region_cluster(settings, region))
+    except (EkkoError, TimeoutError) as error:
+        yield warning("halted", f"whether shards stand still is not known: {error}", "mend what stands above")
+        return
+    standing = [each for region in found.regions for each in judge.halted(region, now_us)]
+    yield from standing or [ok("halted", "no shard stands still")]
 
 
 def _unreadable(address: ClusterAddress, error: EkkoError) -> Finding:

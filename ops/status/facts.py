@@ -44,20 +44,33 @@ class LaneFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance of a fan-out, by its last announcement.
+
+    Attributes:
+        seen_us: when that was, microseconds since 1970, by the broker's clock.
+        halted: "model/shard" -> why it stands still there.
+    """
+
+    seen_us: int
+    halted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RegionFacts:
     """A region.
 
     Attributes:
         failure: why its cluster cannot be read; "" if it can.
         members: replicas by their last announcements.
-        instances: fan-out instances -> time of the last sign of life, microseconds since 1970, by the broker's clock.
+        instances: those of its fan-out, by name.
         lanes: by model.
     """
 
     region: RegionDeclaration
     failure: str = ""
     members: tuple[Member, ...] = ()
-    instances: Mapping[str, int] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
     lanes: Mapping[str, LaneFacts] = field(default_factory=dict)
 
 
@@ -126,11 +139,13 @@ def _messages(catalogue: Catalogue, records: list[Record], kind: type) -> list: 
     return found
 
 
-def _instances(catalogue: Catalogue, records: list[Record]) -> dict[str, int]:
+def _instances(catalogue: Catalogue, records: list[Record]) -> dict[str, Instance]:
     newest = {record.key: record for record in records}
     stamps = {record.key: record.timestamp_ms * 1_000 for record in newest.values()}
     members = _messages(catalogue, list(newest.values()), Member)
-    return {member.replica: stamps[member.replica.encode()] for member in members if member.ready}
+    return {
+        member.replica: Instance(stamps[member.replica.encode()], member.halted) for member in members if member.ready
+    }
 
 
 def _lanes(cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, region: RegionDeclaration) -> LaneFacts:

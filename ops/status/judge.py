@@ -21,6 +21,7 @@ INTERVALS = 3.0
 SETTLES_S = 60.0
 RECENT = 10
 
+HALTED = "remove the cause (upgrade the process, restore what is missing), then start the process again"
 NO_STORE = "start one: `ekko store --region REGION`; see the log of the one that was there"
 NO_FANOUT = "start one: `ekko fanout --region REGION`; stores get nothing meanwhile, but nothing is lost"
 
@@ -40,6 +41,7 @@ def judge(facts: Facts, now_us: int, epoch_interval_s: float) -> Iterator[Findin
             yield problem("regions", f"region {region.region.name}: {region.failure}", "`ekko doctor` tells more")
             continue
         yield from _instances(region, now_us)
+        yield from halted(region, now_us)
         for model in facts.models:
             yield from _fanout(model, region, region.lanes[model.model.name], now_us)
             yield from _stores(model, region, now_us)
@@ -60,7 +62,7 @@ def age_s(written_us: int, now_us: int) -> float:
 
 def living(region: RegionFacts, now_us: int) -> list[str]:
     """Fan-out instances heard lately."""
-    return sorted(name for name, seen_us in region.instances.items() if age_s(seen_us, now_us) <= SILENT_S)
+    return sorted(name for name, each in region.instances.items() if age_s(each.seen_us, now_us) <= SILENT_S)
 
 
 def _barriers(model: ModelFacts, now_us: int, epoch_interval_s: float) -> Iterator[Finding]:
@@ -109,7 +111,7 @@ def _monitor(model: ModelFacts, facts: Facts, now_us: int) -> Iterator[Finding]:
 def _instances(region: RegionFacts, now_us: int) -> Iterator[Finding]:
     name, alive = region.region.name, living(region, now_us)
     if not alive:
-        last = max(region.instances.values(), default=0)
+        last = max((each.seen_us for each in region.instances.values()), default=0)
         seen = f", the last one {age_s(last, now_us):.0f} s ago" if last else ""
         yield problem("fanout", f"region {name}: no fan-out is heard{seen}", NO_FANOUT.replace("REGION", name))
 
@@ -178,8 +180,18 @@ def _member(member: Member, who: str, age: float) -> Iterator[Finding]:
         yield problem("stores", f"{who} was last heard {age:.0f} s ago", fix)
     elif not member.ready:
         yield problem("stores", f"{who} is not ready", f"it is catching up; {member.address}/ready says with what")
-    for place, reason in sorted(member.halted.items()):
-        yield problem("stores", f"{who}: {place} stands still: {reason}", f"look at {member.address}/health")
+
+
+def halted(region: RegionFacts, now_us: int) -> Iterator[Finding]:
+    """Shards that stand still until a person acts, at fan-outs and stores that live."""
+    where = f"region {region.region.name}"
+    for name in living(region, now_us):
+        for place, reason in sorted(region.instances[name].halted.items()):
+            yield problem("fanout", f"{where}: fan-out {name}: {place} stands still: {reason}", HALTED)
+    for member in region.members:
+        for place, reason in sorted(member.halted.items()):
+            who = f"{where}: replica {member.replica} ({member.address})"
+            yield problem("stores", f"{who}: {place} stands still: {reason}", HALTED)
 
 
 def _upto(lanes: LaneFacts, shard: int) -> int:

@@ -65,8 +65,11 @@ def _lane(region: RegionFacts, model: ModelFacts, now_us: int) -> dict[str, obje
     lanes = region.lanes[model.model.name]
     progress = region_progress(region.members, model.model, region.region.incarnation)
     settled = min((state.settled.epoch for state in lanes.fanout.values()), default=0)
+    told = [place for name in living(region, now_us) for place in region.instances[name].halted]
+    halted = sorted({place for place in told if place.startswith(f"{model.model.name}/")})
     return {
         "fan-outs": len(living(region, now_us)),
+        "halted": " ".join(halted) or "-",
         "lag records": sum(
             max(0, bounds.end - (lanes.fanout[shard].upto if shard in lanes.fanout else bounds.low))
             for shard, bounds in model.source.items()

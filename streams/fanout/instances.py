@@ -7,7 +7,7 @@ Ravishankar, 1998). Views may differ for a moment; then one fences the other, an
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
@@ -16,6 +16,9 @@ from ekko.schemas.replicas import Member
 from ekko.streams.log import Cluster, Output, Partition, Reader, Record, Writer
 
 _log = logging.getLogger(__name__)
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 def owner(instances: Iterable[str], what: str) -> str:
@@ -43,14 +46,17 @@ class Instances:
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._due_s = 0.0
+        self._halted: dict[str, str] = {}
         self._failure = ""
         self._seen_ms: dict[str, int] = {}
         self._former_lives: set[int] = set()
         self.living: frozenset[str] = frozenset()
         """This instance among them; empty as long as its own first announcement was not read back."""
 
-    def step(self, now_s: float) -> None:
+    def step(self, now_s: float, halted: Mapping[str, str] = NOTHING) -> None:
         """Announce this instance if it is time, and take in what others announced; never waits.
+
+        `halted` ("model/shard" -> why it stands still here) is told at once when it changes.
 
         Raises:
             Fenced: another process of this name has started.
@@ -58,7 +64,8 @@ class Instances:
         try:
             if self._reader is None:
                 self._reader = self._connect()
-            if now_s >= self._due_s:
+            if now_s >= self._due_s or halted != self._halted:
+                self._halted = dict(halted)
                 self._due_s = now_s + self._interval_s
                 self._announce(now_s, ready=True)
             for record in self._reader.poll(0.0):
@@ -95,7 +102,8 @@ class Instances:
 
     def _announce(self, now_s: float, *, ready: bool) -> None:
         assert self._writer is not None
-        member = Member(self._region, self.name, "", ready, self._started_us, int(now_s * 1e6))
+        written_us = int(now_s * 1e6)
+        member = Member(self._region, self.name, "", ready, self._started_us, written_us, halted=self._halted)
         try:
             self._writer.send(Output(self._partition, encode(member), self.name.encode()))
         except QueueFull:

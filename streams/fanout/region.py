@@ -95,6 +95,16 @@ class RegionFanout:
         self._retired: list[GroupFanout] = []
         self._failure = ""
 
+    @property
+    def halted(self) -> dict[str, str]:
+        """The "model/shard"s that stand still here, and why."""
+        groups = list(self.groups.values())
+        return {
+            f"{group.model.name}/{shard}": error.message
+            for group in groups
+            for shard, error in sorted(dict(group.halted).items())
+        }
+
     def step(self, now_s: float) -> bool:
         """Do what is due everywhere, once; returns whether anything was done.
 
@@ -143,7 +153,7 @@ class RegionFanout:
         Raises:
             Fenced: another process with this instance's name has started.
         """
-        self._instances.step(now_s)
+        self._instances.step(now_s, self.halted)
         try:
             self._context.catalogue.poll()
             self._follow_groups()

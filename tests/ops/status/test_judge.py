@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ekko.ops.findings import Level, exit_code
-from ekko.ops.status.facts import Facts, LaneFacts, ModelFacts, RegionFacts
+from ekko.ops.status.facts import Facts, Instance, LaneFacts, ModelFacts, RegionFacts
 from ekko.ops.status.judge import judge, usual_interval_s
 from ekko.ops.status.view import as_data, as_text
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
@@ -38,7 +38,7 @@ LANES = LaneFacts(
     rejected=0,
 )
 CENTRE = ModelFacts(MODEL, BARRIER, STATES, {shard: Bounds(0, 43) for shard in SHARDS})
-EAST = RegionFacts(REGION, "", (MEMBER,), {"one": NOW_US - SECOND}, {"ctr": LANES})
+EAST = RegionFacts(REGION, "", (MEMBER,), {"one": Instance(NOW_US - SECOND)}, {"ctr": LANES})
 WELL = Facts((CENTRE,), (EAST,), {"ctr": Shares("ctr", 0, 1.0, 0.1, NOW_US - SECOND)})
 
 
@@ -81,7 +81,11 @@ HALF = replace(VECTOR, shards={0: ShardPosition(complete=4)})
         (with_model(states={**STATES, 4: state(4, 12, Verdict.SUSPECT)}), "warning", "states", "state 4 is suspect"),
         (with_region(failure="no answer"), "problem", "regions", "region east: no answer"),
         (with_region(instances={}), "problem", "fanout", "no fan-out is heard"),
-        (with_region(instances={"one": NOW_US - 60 * SECOND}), "problem", "fanout", "the last one 60 s ago"),
+        (with_region(instances={"one": Instance(NOW_US - 60 * SECOND)}), "problem", "fanout", "the last one 60 s ago"),
+        (
+            with_region(instances={"one": Instance(NOW_US - SECOND, {"ctr/1": "a newer format"})}),
+            "problem", "fanout", "fan-out one: ctr/1 stands still: a newer format",
+        ),
         (with_lanes(upto=40), "problem", "fanout", "shard(s) 0,1 not read up to state 4"),
         (with_region(lanes={"ctr": LaneFacts({}, 0)}), "problem", "fanout", "shard(s) 0,1 not read up to state 4"),
         (with_member(ready=False), "problem", "stores", "replica a (10.0.0.1:7070) is not ready"),
@@ -129,6 +133,6 @@ def test_the_usual_interval_is_the_models_own() -> None:
 def test_the_numbers_for_programs() -> None:
     (lane,) = as_data(WELL, NOW_US)["regions"]
     assert lane == {
-        "region": "east", "model": "ctr", "fan-outs": 1, "lag records": 2, "settled state": 4, "pending epochs": 0,
-        "shards with rejections": 0, "ready": "1/1", "readable": 4, "durable": 4,
+        "region": "east", "model": "ctr", "fan-outs": 1, "halted": "-", "lag records": 2, "settled state": 4,
+        "pending epochs": 0, "shards with rejections": 0, "ready": "1/1", "readable": 4, "durable": 4,
     }  # fmt: skip

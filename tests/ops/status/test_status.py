@@ -11,9 +11,15 @@ import pytest
 
 from ekko.ops.broker import Broker
 from ekko.ops.status.judge import SILENT_S
+from ekko.schemas import topics
+from ekko.schemas.codec import Kind
 from ekko.schemas.declarations import TableDeclaration
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Output, Partition
 from tests.ops.deployment import EKKO, Deployment
+
+NEWER = 2
+"""A format version that this software does not know."""
 
 
 @pytest.fixture
@@ -36,10 +42,10 @@ def problems(deployment: Deployment) -> list[str]:
     return [text for text in wrong if deployment.model.name in text or any(name in text for name in deployment.regions)]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_what_is_killed_is_missed_and_what_comes_back_is_not(deployment: Deployment) -> None:
     east, west = deployment.regions
-    deployment.wait("all is well", lambda: problems(deployment) == [])
+    deployment.wait("all is well", lambda: problems(deployment) == [], timeout_s=120)
     _, told = status(deployment)
     lanes = {lane["region"]: lane for lane in told["regions"] if lane["model"] == deployment.model.name}
     assert [lanes[region]["ready"] for region in (east, west)] == ["1/1", "1/1"]
@@ -66,7 +72,27 @@ def test_what_is_killed_is_missed_and_what_comes_back_is_not(deployment: Deploym
 
     for process in (deployment.stores[east], deployment.fanouts[west], deployment.manager):
         process.start()
-    deployment.wait("all is well again", lambda: problems(deployment) == [])
+    deployment.wait("all is well again", lambda: problems(deployment) == [], timeout_s=120)
+
+    halt(deployment, shard=1)
+    deployment.wait("both fan-outs tell that a shard stands still", lambda: len(standing(deployment)) == 2, 120)
+    assert "upgrade this process" in standing(deployment)[0] or "format version" in standing(deployment)[0]
+    examined = deployment.ekko("doctor", check=False)
+    assert examined.returncode == 1
+    assert f"{deployment.model.name}/1 stands still" in examined.stdout
+
+
+def halt(deployment: Deployment, shard: int) -> None:
+    """Write a record of a format that is newer than this software."""
+    writer = deployment.kafka.writer()
+    partition = Partition(topics.deltas(deployment.model.name), shard)
+    writer.send(Output(partition, b"EK" + bytes([Kind.DELTA_BLOCK, NEWER]) + bytes(8)))
+    assert writer.flush(10.0) == 0
+    writer.close()
+
+
+def standing(deployment: Deployment) -> list[str]:
+    return [text for text in problems(deployment) if f"{deployment.model.name}/1 stands still" in text]
 
 
 def test_a_part_that_does_not_exist_is_refused() -> None:
