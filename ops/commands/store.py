@@ -21,13 +21,15 @@ def parse_shards(text: str | None) -> frozenset[int] | None:
     if text is None:
         return None
     try:
-        ranges = [part.strip().partition("-") for part in text.split(",")]
-        shards = {shard for first, _, last in ranges for shard in range(int(first), int(last or first) + 1)}
+        parts = [part.strip().partition("-") for part in text.split(",")]
+        ranges = [range(int(first), int(last or first) + 1) for first, _, last in parts]
     except ValueError:
-        shards = set()
-    if not shards or not shards <= set(range(MAX_SHARDS)):
-        raise ConfigurationError(f"--shards {text!r} names no shards", hint="write numbers and ranges, e.g. 0-3,6")
-    return frozenset(shards)
+        ranges = []
+    if not ranges or not all(0 <= shards.start < shards.stop <= MAX_SHARDS for shards in ranges):
+        raise ConfigurationError(
+            f"--shards {text!r} names no shards of 0 to {MAX_SHARDS - 1}", hint="write numbers and ranges, e.g. 0-3,6"
+        )
+    return frozenset(shard for shards in ranges for shard in shards)
 
 
 def check_replica(name: str) -> str:

@@ -1,6 +1,5 @@
 """One Apache Kafka cluster: clients and administration."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, TopicMissing
 from ekko.streams.kafka.reader import KafkaReader
+from ekko.streams.kafka.said import log
 from ekko.streams.kafka.transactional_writer import KafkaTransactionalWriter
 from ekko.streams.kafka.trouble import ELECTION, MISSING, NO_LEADER, SLICE_S, ClientErrors
 from ekko.streams.kafka.writer import KafkaWriter
@@ -22,7 +22,6 @@ from ekko.streams.log import Bounds, Partition, TopicSpec
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_log = logging.getLogger("ekko.kafka")
 _Result = TypeVar("_Result")
 _given_up: list[tuple[float, AdminClient]] = []
 """Clients with answers that nobody waits for any more, and when the last of these is due (monotonic seconds). A client
@@ -80,7 +79,7 @@ class KafkaCluster:
         }
         self._errors = ClientErrors(bootstrap)
         try:
-            self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=_log)
+            self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=log)
             self._errors.serve = self._admin.poll
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error

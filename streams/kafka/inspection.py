@@ -1,6 +1,5 @@
 """What only an examination of a cluster asks for: brokers as they advertise themselves, their settings, our rights."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,12 +9,12 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed
+from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import ClientErrors
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_log = logging.getLogger("ekko.kafka")
 _Result = TypeVar("_Result")
 
 
@@ -36,7 +35,7 @@ class KafkaInspection:
         self._timeout_s = timeout_s
         try:
             configuration: dict[str, Any] = {**settings, "bootstrap.servers": bootstrap, "error_cb": self._errors}
-            self._admin = AdminClient(configuration, logger=_log)
+            self._admin = AdminClient(configuration, logger=log)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
         self._errors.serve = self._admin.poll

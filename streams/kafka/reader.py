@@ -1,6 +1,5 @@
 """Reader of committed records on a confluent consumer."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ekko.schemas.errors import GapError
+from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import END_OF_PARTITION, FOR_GOOD, MISSING, OUT_OF_RANGE, ClientErrors, topic_missing
 from ekko.streams.log import Bounds, Partition, Record
-
-_log = logging.getLogger("ekko.kafka")
 
 GROUP = "ekko-assigned-by-hand"
 """Nobody ever joins it, but librdkafka asks for its coordinator: where rights are checked, READ on it is needed."""
@@ -40,7 +38,7 @@ class KafkaReader:
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
             },
-            logger=_log,
+            logger=log,
         )
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
@@ -91,7 +89,7 @@ class KafkaReader:
             raise topic_missing(partition)
         if error.code() in FOR_GOOD:
             raise self._errors.connection_failed(f"reading {partition.topic}", error)
-        _log.debug("passing trouble reading %s: %s", partition, error)
+        log.debug("passing trouble reading %s: %s", partition, error)
 
     def position(self, partition: Partition) -> int:
         """See `Reader.position`."""

@@ -1,6 +1,5 @@
 """Transactional writer on a confluent producer: every call ends in a known fate or says that it is unknown."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ekko.schemas.errors import CommitUncertain, EkkoError, Fenced, TransactionAborted
+from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import FENCED, FOR_GOOD, REFUSED, SLICE_S, ClientErrors, kafka_error, too_large
 from ekko.streams.log import Output
-
-_log = logging.getLogger("ekko.kafka")
 
 TRANSACTION_TIMEOUT_MS = 2_000
 """How long a writer killed in mid-transaction holds its partitions."""
@@ -34,7 +32,7 @@ class KafkaTransactionalWriter:
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             },
-            logger=_log,
+            logger=log,
         )
         errors.serve = self._producer.poll
         self._open(time.monotonic() + timeout_s)

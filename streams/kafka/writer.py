@@ -1,6 +1,5 @@
 """Idempotent writer with delivery reports on a confluent producer."""
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ekko.schemas.errors import ConnectionFailed, EkkoError, PublishUncertain, Purged, QueueFull
+from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import (
     FOR_GOOD,
     MISSING,
@@ -20,15 +20,13 @@ from ekko.streams.kafka.trouble import (
 )
 from ekko.streams.log import Delivered, Output
 
-_log = logging.getLogger("ekko.kafka")
-
 
 class KafkaWriter:
     """`streams.log.Writer` on an idempotent confluent producer."""
 
     def __init__(self, settings: dict[str, Any], errors: ClientErrors) -> None:
         self._errors = errors
-        self._producer = Producer({**settings, "enable.idempotence": True, "acks": "all"}, logger=_log)
+        self._producer = Producer({**settings, "enable.idempotence": True, "acks": "all"}, logger=log)
 
     def send(self, output: Output, delivered: Delivered | None = None) -> None:
         """See `Writer.send`; an authentication failure is raised here, not only logged."""

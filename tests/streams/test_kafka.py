@@ -1,5 +1,6 @@
 """The Kafka adapter on a real broker: what the conformance suite (shared with the in-memory twin) does not cover."""
 
+import logging
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ import pytest
 from ekko.ops.broker import Broker
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, Fenced, GapError, TopicMissing, TransactionAborted
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.kafka.said import log
 from ekko.streams.log import Output, Partition, Record, TopicSpec, read_all
 
 
@@ -161,3 +163,11 @@ def test_offsets_are_told_again_after_the_broker_was_killed(tmp_path: Path) -> N
             own.start()
         assert cluster.bounds([partition])[partition].low == 0
         cluster.close()
+
+
+def test_what_librdkafka_repeats_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, logger="ekko.kafka"):
+        for milliseconds in range(5):
+            log.error("FAIL [rdkafka#consumer-%d] refused (after %dms in state CONNECT)", milliseconds, milliseconds)
+        log.error("FAIL something else")
+    assert len(caplog.records) == 2
