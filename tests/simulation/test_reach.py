@@ -36,7 +36,7 @@ PLACES: tuple[tuple[Any, str], ...] = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_first_seeds_reach_every_place() -> None:
     calls = dict.fromkeys([name for _, name in PLACES], 0)
     logging.disable(logging.CRITICAL)

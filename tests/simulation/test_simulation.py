@@ -1,4 +1,4 @@
-"""More than a hundred seeds hold, and every planted bug is caught by one of the first."""
+"""A hundred seeds hold, and every planted bug is caught by one of the first."""
 
 import itertools
 import logging
@@ -12,17 +12,17 @@ from tests.simulation.__main__ import failures, replay_command
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import simulate
 
-SEEDS = 120
+SEEDS = 100
 SEEDS_A_MUTATION = 60
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_all_laws_hold() -> None:
     found = list(itertools.islice(failures(range(SEEDS), min(os.cpu_count() or 1, 4)), 3))
     assert not found, "\n".join(f"{failure}\nreplay: {replay_command(seed)}" for seed, failure in found)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_planted_bug_is_caught(mutation: Callable[[], Any]) -> None:
     logging.disable(logging.CRITICAL)
