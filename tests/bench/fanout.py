@@ -19,10 +19,9 @@ import numpy as np
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
-from ekko.schemas.codec import Codec
-from ekko.streams.log import Partition, read_all, read_range
+from ekko.streams.log import read_all
 from tests.bench import freshness, wan
-from tests.bench.fanout_lab import MODEL, SHARDS, Child, Lab, Readable, drain, end, take
+from tests.bench.fanout_lab import MODEL, Child, Lab, Readable, drain, end, take
 from tests.bench.load import DIM, KEYS, ZIPF
 
 REGION = "east"
@@ -105,7 +104,7 @@ def run_at(lab: Lab, load: Load, bandwidth: float | None = None) -> Run:
     """Publish while the region has this bandwidth (its fan-out's budget, and the link itself)."""
     settings = {} if bandwidth is None else {"bandwidth_bytes_per_s": bandwidth}
     fanout = lab.fanout(REGION, **settings)
-    caught_up(lab)
+    lab.caught_up(REGION)
     load.publish(lab, 2.0)
     # The link carries Kafka's own talk, too.
     lab.link.limit(0.0 if bandwidth is None else 1.5 * bandwidth)
@@ -118,24 +117,6 @@ def run_at(lab: Lab, load: Load, bandwidth: float | None = None) -> Run:
     return Run(began_us, source, sent)
 
 
-def caught_up(lab: Lab, timeout_s: float = 120.0) -> None:
-    """Wait until everything that is in the source log now has been sent."""
-    sources = [Partition(topics.deltas(MODEL), shard) for shard in range(SHARDS)]
-    ends = {at.number: bounds.end for at, bounds in lab.kafka.bounds(sources).items()}
-    deadline = time.monotonic() + timeout_s
-    while not all(settled_offset(lab, shard) >= end for shard, end in ends.items()):
-        assert time.monotonic() < deadline, "the region does not catch up"
-        time.sleep(0.2)
-
-
-def settled_offset(lab: Lab, shard: int) -> int:
-    """Source offset up to which everything has been sent, by the shard's last fan-out state."""
-    partition = Partition(topics.fanout(MODEL, REGION), shard)
-    bounds = lab.kafka.bounds([partition])[partition]
-    records = read_range(lab.kafka, {partition: max(bounds.low, bounds.end - 20)})
-    return int(Codec().decode(records[-1].value).settled.offset) if records else 0
-
-
 def cut(load: Load) -> Figures:
     """Parts (c) and (d)."""
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder), [REGION], slow=REGION) as lab:
@@ -146,13 +127,13 @@ def cut(load: Load) -> Figures:
         thin = run_at(lab, load, 0.08 * plain)
         late = freshness.measure(lab.kafka, REGION, thin.began_us)
         healed = lab.fanout(REGION)
-        caught_up(lab)
+        lab.caught_up(REGION)
         complete = bit_equal(lab)
         end(healed)
         before, source_before = sent_bytes(lab), source_bytes(lab)
         run_at(lab, load, 0.1 * plain)
         healed = lab.fanout(REGION)
-        caught_up(lab)
+        lab.caught_up(REGION)
         ratio = (sent_bytes(lab) - before) / (source_bytes(lab) - source_before)
         end(healed)
     say(f"{load.name}: a plain copy takes {plain:,.0f} bytes/s; uncut {uncut.late:.2%} of the score is late")

@@ -10,10 +10,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from ekko.schemas import topics
+from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition, read_range
 from tests.bench.load import DIM, TABLE
 from tests.network.link import FarBroker
 
@@ -120,6 +123,22 @@ class Lab:
         """Start a replica near its region: it does not read over the link."""
         folder = self.folder / f"replica-{region}-{time.monotonic_ns()}"
         return self.child("tests.bench.replica", self.far.near, region, MODEL, str(folder))
+
+    def caught_up(self, region: str, timeout_s: float = 120.0) -> None:
+        """Wait until everything that is in the source log now has been sent to a region."""
+        sources = [Partition(topics.deltas(MODEL), shard) for shard in range(SHARDS)]
+        ends = {at.number: bounds.end for at, bounds in self.kafka.bounds(sources).items()}
+        deadline = time.monotonic() + timeout_s
+        while not all(self._settled_offset(region, shard) >= end for shard, end in ends.items()):
+            assert time.monotonic() < deadline, f"region {region} does not catch up"
+            time.sleep(0.2)
+
+    def _settled_offset(self, region: str, shard: int) -> int:
+        """Source offset up to which everything has been sent, by the shard's last fan-out state."""
+        partition = Partition(topics.fanout(MODEL, region), shard)
+        bounds = self.kafka.bounds([partition])[partition]
+        records = read_range(self.kafka, {partition: max(bounds.low, bounds.end - 20)})
+        return int(Codec().decode(records[-1].value).settled.offset) if records else 0
 
     def publish(self, rate: float, seconds: float, rows_a_call: int, load: str = "wide") -> float:
         """Publish at a pace and wait for its end; returns the rows a second given. Loads: see `tests.bench.load`."""

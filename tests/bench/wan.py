@@ -49,8 +49,8 @@ def behind_the_link(lab: Lab, link_bytes_s: float, **settings: object) -> Readab
     """What becomes readable behind the thin link while the load goes on for ten seconds."""
     fanout = lab.fanout(SLOW, **settings)
     replica = lab.replica(SLOW)
+    lab.caught_up(SLOW)
     lab.publish(RATE, 2.0, ROWS_A_CALL)
-    time.sleep(1.0)
     lab.link.limit(link_bytes_s)
     take(replica)
     lab.publish(RATE, 10.0, ROWS_A_CALL)
