@@ -25,7 +25,7 @@ from ekko.streams.publisher import Publisher
 from tests.ops.deployment import EKKO, Deployment
 
 TABLE = TableDeclaration("embedding", 8, initializer="uniform", scale=0.01, seed=7)
-COUNT = 70_000
+COUNT = 20_000
 
 
 @pytest.fixture
@@ -99,7 +99,15 @@ def test_what_is_exported_is_imported_to_the_same_bits(deployment: Deployment) -
     other = empty_model(deployment)
     deployment.ekko("import", other, str(first))
     assert same(export(deployment, other, "second", COUNT), first), "into an empty model"
+    assert "nothing is left" in deployment.ekko("import", other, str(first)).stdout, "again changes nothing"
 
+
+def test_an_export_takes_the_place_of_what_is_there(deployment: Deployment) -> None:
+    keys, values = trained()
+    name = deployment.model.name
+    np.savez(deployment.folder / "embedding.npz", keys=keys, values=values)
+    deployment.ekko("import", name, str(deployment.folder / "embedding.npz"))
+    first = export(deployment, name, "first", COUNT)
     with Publisher(name, cluster=deployment.kafka, trainer="t") as publisher:
         publisher.publish("embedding", keys[:1000], np.ones((1000, 8), np.float32))
     refused = deployment.ekko("import", name, str(first), check=False)
@@ -110,7 +118,6 @@ def test_what_is_exported_is_imported_to_the_same_bits(deployment: Deployment) -
     deployment.wait_exact("the replaced rows are there")
     deployment.wait_healthy()
     assert same(export(deployment, name, "third", COUNT), first), "into the same model"
-    assert "nothing is left" in deployment.ekko("import", other, str(first)).stdout, "again changes nothing"
 
 
 def test_an_export_as_of_a_state_leaves_out_what_came_later(deployment: Deployment) -> None:
