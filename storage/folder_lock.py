@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ekko.schemas.errors import StoreLocked
+from ekko.storage.data_folder import make_folder
 
 try:
     import fcntl
@@ -20,10 +21,11 @@ class FolderLock:
 
     Raises:
         StoreLocked: another process holds it; the message names the path and the holder.
+        ConfigurationError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, "--data")
         path = folder / "LOCK"
         self._file = path.open("a+", encoding="utf-8")
         try:

@@ -22,6 +22,7 @@ from ekko.ops.demo.verify import verify
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConfigurationError, EkkoError, NotReady
 from ekko.storage.client import StoreClient
+from ekko.storage.data_folder import make_folder
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.declaring import declare
 from ekko.streams.kafka import KafkaCluster
@@ -42,15 +43,16 @@ def empty_folder(folder: Path) -> None:
     """Make the folder, or clear the one of an earlier run: every run begins from nothing.
 
     Raises:
-        ConfigurationError: it holds something else, which is left alone.
+        ConfigurationError: it holds something else, which is left alone; or it cannot be made.
     """
-    if folder.exists() and any(folder.iterdir()):
+    make_folder(folder, "--folder")
+    if any(folder.iterdir()):
         if not (folder / FILE).exists():
             raise ConfigurationError(
                 f"{folder} is not empty and not of an earlier demo", hint="name another folder with --folder"
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
 
 
 def make_plan(folder: Path, interactions: Interactions, seconds: float, *, poison: bool = False) -> DemoPlan:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.plan import MODEL, STREAM_FILE, DemoPlan, replay_rate
 from ekko.ops.demo.status import TRAINER_FILE
+from ekko.storage.data_folder import make_folder
 from ekko.streams.declaring import declare
 from ekko.streams.kafka import KafkaCluster
 
@@ -22,7 +23,7 @@ def set_up(
     Raises:
         EkkoError: the broker does not answer, or the catalogue holds another model of this name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--folder")
     plan = DemoPlan(
         folder=folder,
         bootstrap=bootstrap,
