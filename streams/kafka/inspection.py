@@ -34,7 +34,8 @@ class KafkaInspection:
         self._errors = ClientErrors(bootstrap)
         self._timeout_s = timeout_s
         try:
-            configuration: dict[str, Any] = {**settings, "bootstrap.servers": bootstrap, "error_cb": self._errors}
+            own = {"bootstrap.servers": bootstrap, "error_cb": self._errors, "allow.auto.create.topics": False}
+            configuration: dict[str, Any] = {**settings, **own}
             self._admin = AdminClient(configuration, logger=log)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
