@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from ekko.schemas.errors import BadInput
+
+_MAX_AHEAD_US = 3_600 * 1_000_000
+"""Clocks of serving processes may be wrong by so much; what lies further ahead would hold up the monitor's time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
@@ -23,6 +28,19 @@ class Signal:
     count: int
     event_us: int
     cohort: str = "live"
+
+
+def check_event_time(event_us: int, now_us: int) -> None:
+    """Refuse times of events that can only be a mistake (other units, another clock); microseconds since 1970.
+
+    Raises:
+        BadInput: before 1970, or more than an hour after now.
+    """
+    if not 0 <= event_us <= now_us + _MAX_AHEAD_US:
+        raise BadInput(
+            f"event_us={event_us} is before 1970 or more than an hour ahead of this machine's {now_us}",
+            hint="send microseconds since 1970, and compare the clocks of both machines",
+        )
 
 
 @dataclass(frozen=True, slots=True)

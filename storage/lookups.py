@@ -17,6 +17,11 @@ from ekko.storage.wire import decode_keys, encode_lookup
 _INLINE_KEYS = 8_192
 """Up to this many keys take under a millisecond and are answered on the event loop; a thread would cost more."""
 
+_MAX_DIGITS = 18
+"""Of a number in a query string: it fits into 64 bits, and Python refuses to read 5,000 digits."""
+
+_SHOWN = 40
+
 
 class _Encoded(NamedTuple):
     state: ReplicaState
@@ -94,7 +99,9 @@ def _as_of(query: bytes) -> int | None:
 def parse_state(text: str) -> int:
     """A model state in a query string; raises BadInput."""
     if not text.isascii() or not text.isdigit():
-        raise BadInput(f"as_of={text!r} is no model state", hint="a model state is a whole number, 0 or more")
+        raise BadInput(f"as_of={_shown(text)} is no model state", hint="a model state is a whole number, 0 or more")
+    if len(text) > _MAX_DIGITS:
+        raise BadInput(f"as_of={_shown(text)} is no model state", hint=f"write it in at most {_MAX_DIGITS} digits")
     return int(text)
 
 
@@ -103,6 +110,11 @@ def parse_shards(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise BadInput(f"shards={text!r} is no list of shards", hint="write whole numbers with commas, as in 0,2")
+    if not all(part.isascii() and part.isdigit() and len(part) <= _MAX_DIGITS for part in parts):
+        raise BadInput(f"shards={_shown(text)} is no list of shards", hint="write whole numbers with commas, as in 0,2")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _shown(text: str) -> str:
+    """As it was given, quoted; cut if it is long."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -1,6 +1,7 @@
 """What serving measures, on its way to the monitor: summed by second of event time, sent in the background."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ekko.schemas.errors import EkkoError
+from ekko.schemas.errors import BadInput, EkkoError
+from ekko.schemas.signals import check_event_time
 from ekko.storage.client import StoreClient
 
 _log = logging.getLogger("ekko.signals")
@@ -26,7 +28,7 @@ class SignalReporter:
     """Reports quality samples and request counts of one model; thread-safe, and never in a request's way.
 
     A label that comes late is reported with the time of its request: `event_s`. What cannot be sent within the bound on
-    waiting sums is dropped and counted in `dropped`.
+    waiting sums, or is refused by the stores, is dropped and counted in `dropped`.
 
     Args:
         client: of the region's stores; it stays the caller's to close.
@@ -50,10 +52,13 @@ class SignalReporter:
             values: numbers of any shape.
             cohort: 'live', or 'baseline' for what was served from an older state.
             event_s: when they happened, seconds since 1970; None for now.
+
+        Raises:
+            BadInput: `event_s` is no number, before 1970, or more than an hour ahead.
         """
         numbers = np.asarray(values, np.float64).ravel()
         finite = numbers[np.isfinite(numbers)]
-        second = int(self._clock() if event_s is None else event_s)
+        second = self._second(event_s)
         with self._lock:
             if len(finite):
                 self._add(second, metric, cohort, float(finite.sum()), len(finite))
@@ -67,12 +72,15 @@ class SignalReporter:
             self._add(int(self._clock()), "requests", cohort, float(count), count)
 
     def flush(self) -> bool:
-        """Send what waits, now; returns whether all of it was taken."""
+        """Send what waits, now; returns whether all of it was taken, or refused for good (and counted as dropped)."""
         with self._lock:
             waiting, self._sums = self._sums, {}
         for number, ((second, metric, cohort), (total, count)) in enumerate(sorted(waiting.items())):
             try:
                 self._client.report(metric, total, count, cohort, event_us=second * 1_000_000)
+            except BadInput as error:  # it never will be taken, and what comes after it must not wait for it
+                _log.warning("a signal is refused: %s", error)
+                self.dropped += count
             except EkkoError as error:
                 _log.debug("signals cannot be sent: %s", error)
                 self._put_back(dict(sorted(waiting.items())[number:]))
@@ -92,6 +100,15 @@ class SignalReporter:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         self.close()
+
+    def _second(self, event_s: float | None) -> int:
+        now_s = self._clock()
+        if event_s is None:
+            return int(now_s)
+        if not math.isfinite(event_s):
+            raise BadInput(f"event_s={event_s} is no time", hint="pass seconds since 1970, or leave it out for now")
+        check_event_time(int(event_s * 1e6), int(now_s * 1e6))
+        return int(event_s)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):

@@ -25,7 +25,7 @@ from ekko.schemas.errors import (
     QueueFull,
     StateUnavailable,
 )
-from ekko.schemas.signals import Signal
+from ekko.schemas.signals import Signal, check_event_time
 from ekko.storage import wire
 from ekko.storage.lookups import LookupObserver, Lookups, parse_shards, parse_state, read_body
 from ekko.storage.served import MAX_SIGNAL_BYTES, Served
@@ -52,7 +52,7 @@ class _SignalBody(BaseModel):
     count: Annotated[int, Field(ge=0, lt=2**62)] = 1
     cohort: Annotated[str, Field(pattern=r"^(live|baseline)$")] = "live"
     source: Annotated[str, Field(pattern=r"^[a-z0-9_.:/-]{1,128}$")] = "serving/unnamed"
-    event_us: Annotated[int | None, Field(ge=0, lt=2**62)] = None
+    event_us: int | None = None
 
 
 def build_app(served: Served, observer: LookupObserver, registry: CollectorRegistry, region: str) -> Starlette:
@@ -118,7 +118,9 @@ class _Pages:
             raise BadInput(
                 f"signal: {place}: {first['msg']}", hint="send metric, value, count, cohort, source, event_us"
             ) from error
-        event_us = time.time_ns() // 1_000 if body.event_us is None else body.event_us
+        now_us = time.time_ns() // 1_000
+        event_us = now_us if body.event_us is None else body.event_us
+        check_event_time(event_us, now_us)
         signal = Signal(model, self._region, body.source, body.metric, body.value, body.count, event_us, body.cohort)
         self._served.relay(signal)
         return Response(status_code=202)

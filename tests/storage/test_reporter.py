@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ekko.schemas.errors import BadInput
 from ekko.storage.client import StoreClient
 from ekko.storage.reporter import SignalReporter
 
@@ -19,16 +20,25 @@ class Receiver:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.away = False
+        self.refused = ""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if not receiver.away:
+                if body["metric"] == receiver.refused:
+                    self.answer(400, b'{"error": {"code": "BadInput", "what": "no", "where": "", "hint": ""}}')
+                elif receiver.away:
+                    self.answer(503)
+                else:
                     receiver.bodies.append(body)
-                self.send_response(503 if receiver.away else 202)
-                self.send_header("Content-Length", "0")
+                    self.answer(202)
+
+            def answer(self, status: int, reply: bytes = b"") -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(reply)))
                 self.end_headers()
+                self.wfile.write(reply)
 
             def do_GET(self) -> None:
                 self.send_response(404)
@@ -90,6 +100,27 @@ def test_what_is_no_number_is_counted_apart(reporter: SignalReporter, receiver: 
         ("log_loss", 1.0, 1),
         ("not_finite", 2.0, 2),
     ]
+
+
+@pytest.mark.parametrize("event_s", [-1.0, 100.25 + 3_601, 1e30, float("nan"), float("inf")])
+def test_a_time_that_can_only_be_a_mistake_is_refused_where_it_is_given(
+    reporter: SignalReporter, receiver: Receiver, event_s: float
+) -> None:
+    with pytest.raises(BadInput, match="event_"):
+        reporter.sample("log_loss", [1.0], event_s=event_s)
+    assert reporter.flush()
+    assert receiver.bodies == []
+
+
+def test_what_a_store_refuses_does_not_hold_up_what_comes_after_it(
+    reporter: SignalReporter, receiver: Receiver
+) -> None:
+    receiver.refused = "auc"
+    reporter.sample("auc", [0.5, 0.5])
+    reporter.sample("log_loss", [1.0])
+    assert reporter.flush()
+    assert [body["metric"] for body in receiver.bodies] == ["log_loss"]
+    assert reporter.dropped == 2
 
 
 def test_what_cannot_be_sent_waits_within_a_bound(

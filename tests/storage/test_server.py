@@ -1,6 +1,8 @@
 """The server over real sockets: frames, statuses, JSON errors that name what, where and what to do."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -86,6 +88,46 @@ def test_bad_requests_get_an_error_that_helps(
     assert error["where"] == request_line.partition("?")[0]
     assert error["hint"]
     assert http.request("GET", "/health").status == 200  # the server goes on
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "9" * 19, "%C3%A9", "%D9%A3", "%FF"])
+def test_a_state_that_is_no_number_of_ours_is_refused_in_short(replica: ReplicaDouble, number: str) -> None:
+    with serving(replica) as address:
+        for method, path in (("POST", f"{LOOKUP}?as_of="), ("GET", "/v1/models/ctr/checksum?table=bias&as_of=")):
+            status, body = raw(address, f"{method} {path}{number} HTTP/1.1")
+            assert status == 400
+            error = json.loads(body)["error"]
+            assert (error["code"], "no model state" in error["what"]) == ("BadInput", True)
+            assert len(error["what"]) < 100
+
+
+@pytest.mark.parametrize("number", ["\xe9", "\u0663"])
+def test_bytes_that_are_no_http_are_refused(replica: ReplicaDouble, number: str) -> None:
+    with serving(replica) as address:
+        assert raw(address, f"POST {LOOKUP}?as_of={number} HTTP/1.1")[0] == 400
+        assert raw(address, "GET /health HTTP/1.1")[0] == 200
+
+
+def raw(address: str, request_line: str) -> tuple[int, bytes]:
+    """Send bytes that no client library would, and return status and body."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as link:
+        link.sendall(request_line.encode() + b"\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        head, _, body = link.makefile("rb").read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@pytest.mark.parametrize("event_us", [2**62 - 1, -1, int((time.time() + 7_200) * 1e6)])
+def test_events_of_another_time_are_refused(
+    http: urllib3.HTTPConnectionPool, replica: ReplicaDouble, event_us: int
+) -> None:
+    body = json.dumps({"metric": "auc", "value": 1.0, "event_us": event_us})
+    status, error = problem(http.request("POST", "/v1/models/ctr/signals", body=body, retries=False))
+    assert (status, error["code"], "event_us" in error["what"]) == (400, "BadInput", True)
+    assert error["hint"]
+    assert not replica.signals
+    soon = json.dumps({"metric": "auc", "value": 1.0, "event_us": int((time.time() + 60) * 1e6)})
+    assert http.request("POST", "/v1/models/ctr/signals", body=soon).status == 202  # clocks differ
 
 
 def test_not_ready_is_503_with_a_time_to_come_back(http: urllib3.HTTPConnectionPool, replica: ReplicaDouble) -> None:
