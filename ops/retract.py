@@ -3,6 +3,7 @@
 from ekko.ops.operating import Decision, Request, Tell, perform
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
+from ekko.schemas.declarations import check_trainer
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import ConfigurationError
 from ekko.streams.operations.retract import Retraction
@@ -12,9 +13,10 @@ def run(settings: Settings, request: Request, trainer: str, *, first: int, last:
     """Retract `trainer`'s deltas of epochs `first` to `last`, or to the last that is closed.
 
     Raises:
-        ConfigurationError: not a range of closed epochs.
+        ConfigurationError: not a range of closed epochs, or no trainer's name.
         GapError: retention has passed state `first`; nothing was written.
     """
+    check_trainer(trainer)
 
     def decide(barrier: Barrier) -> Decision:
         epochs = EpochRange(first, barrier.epoch - 1 if last is None else last)

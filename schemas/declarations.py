@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ekko.schemas.errors import ConfigurationError
-from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, NAME_PATTERN
+from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, MAX_TRAINER_LENGTH, NAME_PATTERN
 
 Initializer = Literal["zeros", "uniform"]
 
@@ -20,6 +20,20 @@ def check_name(name: str, what: str) -> None:
         raise ConfigurationError(
             f"{what} name {name!r} is not allowed",
             hint="use a lower-case letter, then up to 62 lower-case letters, digits, '_' or '-'",
+        )
+
+
+def check_trainer(name: str) -> None:
+    """Refuse trainers' names that nobody could type or read in a list.
+
+    Raises:
+        ConfigurationError: empty, longer than `limits.MAX_TRAINER_LENGTH`, or with characters that do not print.
+    """
+    if not 1 <= len(name) <= MAX_TRAINER_LENGTH or not name.isprintable():
+        shown = name if len(name) <= MAX_TRAINER_LENGTH else name[:40] + "..."
+        raise ConfigurationError(
+            f"trainer name {shown!r} is not allowed ({len(name)} characters)",
+            hint=f"use 1 to {MAX_TRAINER_LENGTH} printable characters, without line breaks and control characters",
         )
 
 

@@ -15,5 +15,8 @@ MAX_BLOCK_BYTES = 4 * 1024 * 1024
 NAME_PATTERN = r"[a-z][a-z0-9_-]{0,62}"
 """Models, tables and regions: parts of topic and folder names, so no dots, no upper case."""
 
+MAX_TRAINER_LENGTH = 200
+"""Characters of a trainer's name: it is carried by every block, and by every barrier while it is denied."""
+
 MAX_VOIDS = 4_096
 """A barrier carries all voids in full; a model rolled back more often needs a person."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
-from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.declarations import ModelDeclaration, TableDeclaration, check_trainer
 from ekko.schemas.errors import ConfigurationError, EkkoError
 from ekko.schemas.hashing import table_seed
 from ekko.streams import publishing
@@ -67,8 +67,8 @@ class Publisher:
         model: its name in the catalogue.
         cluster: the central cluster; None connects to `bootstrap`.
         bootstrap: host:port, comma-separated; None takes EKKO_BOOTSTRAP.
-        trainer: who learnt the deltas: named in every block, so that they can be retracted or denied. Default: the
-            transactional_id, else host name and process id.
+        trainer: who learnt the deltas: named in every block, so that they can be retracted or denied; 1 to 200
+            printable characters. Default: the transactional_id, else host name and process id.
         generation: the rollback count that was in force when the trainer's parameters were read, if they were saved;
             None: the one in force now.
         seed: of the stochastic rounding; mixed with the trainer's name.
@@ -80,7 +80,7 @@ class Publisher:
         timeout_s: for connecting and reading catalogue and control topic.
 
     Raises:
-        ConfigurationError: no such model, no bootstrap, a generation that the model never had.
+        ConfigurationError: no such model, no bootstrap, no such trainer's name, a generation that never was.
         ConnectionFailed: no broker, a name that does not resolve, a wrong password or certificate.
         TopicMissing, CatalogueConflict: the model's topic is not there or not as declared.
     """
@@ -100,7 +100,9 @@ class Publisher:
         transactional_id: str | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self.trainer = trainer or transactional_id or f"{socket.gethostname()}-{os.getpid()}"
+        name = transactional_id if trainer is None else trainer
+        self.trainer = f"{socket.gethostname()}-{os.getpid()}" if name is None else name
+        check_trainer(self.trainer)
         self._seed = seed ^ table_seed(self.trainer)
         self._sequence = itertools.count()
         self._closed = False
@@ -185,6 +187,7 @@ class Publisher:
             generation = self._gate.enter(self._sender.drop)
             template = self._template(declaration, generation, catalogue_end)
             template = replace(template, trainer_position=position, published_us=entered_us)
+            publishing.check_position(position)
             batch = publishing.check_batch(declaration, keys, deltas, created)
             blocks = self._blocks(batch, template)
             self._sender.send(

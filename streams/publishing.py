@@ -7,6 +7,7 @@ that works on slices.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ def check_batch(table: TableDeclaration, keys: npt.ArrayLike, deltas: npt.ArrayL
     Raises:
         BadInput: naming the table, what was given, and what is expected.
     """
-    key_array, delta_array = np.asarray(keys), np.asarray(deltas)
+    key_array, delta_array = _as_array(table, "keys", keys), _as_array(table, "deltas", deltas)
     if key_array.ndim != 1 or (key_array.size and not np.issubdtype(key_array.dtype, np.integer)):
         raise _misfit(table, "keys", key_array, "one-dimensional integers, uint64[N]")
     expected = f"floating point [{len(key_array)}, {table.dim}], a row a key"
@@ -91,10 +92,27 @@ def check_batch(table: TableDeclaration, keys: npt.ArrayLike, deltas: npt.ArrayL
     if key_array.dtype.kind == "i" and key_array.size and key_array.min() < 0:
         row = int(np.argmax(key_array < 0))
         raise BadInput(f"table {table.name}: key {key_array[row]} in row {row} is negative", hint="keys are uint64")
-    flags = None if created is None else np.asarray(created)
+    flags = None if created is None else _as_array(table, "created", created)
     if flags is not None and (flags.shape != key_array.shape or flags.dtype != np.bool_):
         raise _misfit(table, "created", flags, f"bool[{len(key_array)}], a flag a key")
     return Batch(table, key_array.astype(np.uint64, copy=False), delta_array, flags)
+
+
+def check_position(position: object) -> None:
+    """Refuse an input position that is not bytes; raises BadInput."""
+    if position is not None and not isinstance(position, bytes):
+        raise BadInput(
+            f"position is {type(position).__name__}, not bytes", hint="encode it, e.g. position=str(offset).encode()"
+        )
+
+
+def _as_array(table: TableDeclaration, what: str, given: object) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BadInput(
+            f"table {table.name}: {what} are no array: {error}", hint="pass a NumPy array, or rows of equal length"
+        ) from error
 
 
 def _misfit(table: TableDeclaration, what: str, given: npt.NDArray[np.generic], expected: str) -> BadInput:

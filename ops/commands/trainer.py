@@ -33,11 +33,13 @@ def allow(
 def _write(action: str, model: str, trainer: str, reason: str, bootstrap: Bootstrap, config: Config) -> None:  # noqa: PLR0917
     from ekko.ops.process import central_cluster
     from ekko.ops.settings import load
+    from ekko.schemas.declarations import check_trainer
     from ekko.schemas.signals import AuditEntry
     from ekko.streams.catalogue import Catalogue
     from ekko.streams.manager.barriers import allowing, denying
     from ekko.streams.manager.intervention import actor, intervene
 
+    check_trainer(trainer)
     central = central_cluster(load(config, bootstrap=bootstrap))
     catalogue = Catalogue(central)
     catalogue.refresh()

@@ -138,4 +138,4 @@ class Lines:
             for region, quality in trainer.regions.items()
         ]
         again = sum(supervisor.restarts().values())
-        self._console.print(f"{trainer.position:,} interactions; {'; '.join(runs)}; restarts: {again}")
+        self._console.print("; ".join([f"{trainer.position:,} interactions", *runs, f"restarts: {again}"]))

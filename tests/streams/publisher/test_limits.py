@@ -10,6 +10,7 @@ from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import (
     BadInput,
+    ConfigurationError,
     QueueFull,
 )
 from ekko.streams.log import Cluster, TopicSpec, read_all
@@ -50,6 +51,24 @@ def test_blocks_hold_no_more_rows_than_the_catalogue_allows(cluster: Cluster, mo
     blocks = blocks_in(cluster, model.name)
     assert max(len(block.keys) for block in blocks) <= 100
     assert rows_in(blocks) == {key: [1] * 4 for key in range(1_000)}
+
+
+@pytest.mark.parametrize("trainer", ["", "two\nlines", "bell\a", "x" * 201, "\ud800"])
+def test_a_trainers_name_is_printable_and_short(memory_model: tuple[MemoryCluster, str], trainer: str) -> None:
+    memory, name = memory_model
+    for identity in ({"trainer": trainer}, {"transactional_id": trainer}):
+        with pytest.raises(ConfigurationError, match="trainer name .* is not allowed"):
+            Publisher(name, cluster=memory, **identity)  # type: ignore[arg-type]
+
+
+def test_a_position_of_another_type_is_refused_and_nothing_is_sent(memory_model: tuple[MemoryCluster, str]) -> None:
+    memory, name = memory_model
+    with Publisher(name, cluster=memory, trainer="Trainer 7 (é), " + "x" * 180) as publisher:
+        with pytest.raises(BadInput, match="position is str, not bytes"):
+            publisher.publish("users", [1], ones(1), position="abc")  # type: ignore[arg-type]
+        publisher.flush(10)
+        assert publisher.acknowledged.blocks == 0
+        assert publisher.publish("users", [1], ones(1), position=b"abc").rows == 1
 
 
 def test_a_call_larger_than_the_queue_is_refused_at_once(memory_model: tuple[MemoryCluster, str]) -> None:

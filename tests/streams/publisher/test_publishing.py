@@ -14,6 +14,7 @@ from ekko.schemas.quantize import stochastic_round
 from ekko.streams.publishing import (
     BlockLimits,
     check_batch,
+    check_position,
     cut,
     quantise,
     wrapped_sum,
@@ -202,6 +203,30 @@ def test_a_wrong_shape_or_dtype_is_refused(keys: np.ndarray, deltas: np.ndarray,
     with pytest.raises(BadInput, match=told) as error:
         check_batch(TABLE, keys, deltas, None)
     assert "table users" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "deltas", "created", "told"),
+    [
+        ([1, 2], [[0.5] * 4, [0.5]], None, "table users: deltas are no array"),
+        ([[1], [2, 3]], np.zeros((2, 4)), None, "table users: keys are no array"),
+        ([1, 2], np.zeros((2, 4)), [[True], [True, False]], "table users: created are no array"),
+        ([1, 2], np.array([[0.5] * 4, [None] * 4], object), None, r"deltas are object\[2, 4\]"),
+        (np.array([1, "x"], object), np.zeros((2, 4)), None, r"keys are object\[2\]"),
+    ],
+)
+def test_what_is_no_array_is_refused(keys: object, deltas: object, created: object, told: str) -> None:
+    with pytest.raises(BadInput, match=told) as error:
+        check_batch(TABLE, keys, deltas, created)  # type: ignore[arg-type]
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("position", ["abc", 7, bytearray(b"abc"), np.bytes_(b"a").decode()])
+def test_a_position_that_is_not_bytes_is_refused(position: object) -> None:
+    with pytest.raises(BadInput, match=f"position is {type(position).__name__}, not bytes"):
+        check_position(position)
+    check_position(b"abc")
+    check_position(None)
 
 
 @pytest.mark.parametrize("created", [np.array([1, 0]), np.array([True]), np.array([[True, False]])])
