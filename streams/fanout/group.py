@@ -21,6 +21,8 @@ from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWri
 
 _log = logging.getLogger(__name__)
 _POLL_RECORDS = 200
+_TELL_AGAIN_S = 30.0
+"""A failure that lasts is logged again after so long, so that no log looks as if all were well."""
 _TRANSACTION_S = 0.2
 _LEAST_TRANSACTION_BYTES = 64 * 1024
 _BUSY_POLL_S = 0.005
@@ -40,6 +42,7 @@ class GroupFanout:
         self._reader: Reader | None = None
         self._writer: TransactionalWriter | None = None
         self._retry_at_s = 0.0
+        self._told_s = 0.0
         self._in_turn_bytes = 0.0
         self._fenced, self._taken_s = 0, 0.0
         self._transaction_bytes = context.settings.transaction_bytes
@@ -102,7 +105,8 @@ class GroupFanout:
         # Two instances that each believe a group to be theirs must not fence each other at full speed.
         calm = now_s > self._taken_s + _CALM_S
         self._fenced = (0 if calm else self._fenced) + isinstance(error, Fenced)
-        if self.failure is None or str(self.failure) != str(error):
+        if self.failure is None or str(self.failure) != str(error) or now_s - self._told_s > _TELL_AGAIN_S:
+            self._told_s = now_s
             name = f"fan-out of {self.model.name}, group {self.number}, to {self._context.region.name}"
             _log.log(logging.ERROR if lasting else logging.WARNING, "%s: %s (%s)", name, error, error.hint)
         self.close()
