@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, EkkoError, Fenced, TransactionAborted
+from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, Partition, Reader, read_all
 from ekko.streams.manager.automatic import AutomaticRollback
 from ekko.streams.manager.barriers import withdrawing
+from ekko.streams.manager.handback import command_since
 from ekko.streams.manager.history import barrier_in
 from ekko.streams.manager.progress import region_progress
 from ekko.streams.manager.retention import to_forget, to_withdraw
@@ -66,7 +69,6 @@ class ModelManager:
         try:
             wrote = self._lead(self.tenure, now_s, regions) if self.tenure is not None else self._stand_by(now_s)
         except Fenced:
-            _log.warning("model %s: another manager took over; standing by", self.model.name)
             self._step_down(now_s)
         except CommitUncertain as error:
             _log.warning("model %s: %s; taking over from what is committed", self.model.name, error)
@@ -156,9 +158,22 @@ class ModelManager:
             self._active_s = now_s
 
     def _step_down(self, now_s: float) -> None:
+        """Stand by for whoever took over; a command is gone already, and the tenure is nobody's."""
+        command = self._command_since(self.tenure.barrier) if self.tenure is not None else None
         self._drop_tenure()
-        self._claimed = False
         self._active_s = now_s
+        self._claimed = command is not None
+        if command is not None:
+            _log.info("model %s: %s by %s; going on", self.model.name, command.action, command.actor)
+        else:
+            _log.warning("model %s: another manager took over; standing by", self.model.name)
+
+    def _command_since(self, known: Barrier) -> AuditEntry | None:
+        try:
+            return command_since(self._cluster, self._codec, self.model, known)
+        except (EkkoError, TimeoutError) as error:
+            _log.warning("model %s: who took over is not known: %s", self.model.name, error)
+            return None
 
     def _drop_tenure(self) -> None:
         if self.tenure is not None:

@@ -15,7 +15,7 @@ from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Output, Partition, read_all
-from ekko.streams.manager.history import read_states
+from ekko.streams.manager.history import read_control, read_states
 from ekko.streams.manager.rollback import Region
 from ekko.streams.memory_broker import MemoryBroker
 from ekko.streams.memory_faults import Faults
@@ -75,6 +75,11 @@ class World:
             if isinstance(message, Barrier):
                 found[record.partition.number].append(message)
         return found
+
+    def newest(self) -> int:
+        """Epoch of the last committed barrier; fences nobody."""
+        barrier = read_control(self.cluster, self.codec, self.model)
+        return 0 if barrier is None else barrier.epoch
 
     def epochs(self) -> list[list[int]]:
         return [[barrier.epoch for barrier in shard] for shard in self.barriers()]

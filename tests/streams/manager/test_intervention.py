@@ -8,6 +8,7 @@ from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager import ManagerSettings
+from ekko.streams.manager.automatic import ACTOR
 from ekko.streams.manager.barriers import denying, rolling_back
 from ekko.streams.manager.intervention import intervene
 from ekko.streams.manager.model import ModelManager
@@ -35,8 +36,14 @@ def test_a_running_manager_stands_back_and_returns(world: World) -> None:
         manager.step(now_s, {})
     state = intervene(world.connect(), world.catalogue(), world.model, rolling_back(1), entry(world, 1_013_000_000))
     assert (state.epoch, state.generation) == (3, 1)
-    for now_s in (1023.0, 1024.0, 1037.0, 1038.5, 1039.0):
+    manager.step(1012.5, {})
+    assert world.newest() == 3
+    manager.step(1022.5, {})  # fenced where its next barrier was due
+    for now_s in (1022.6, 1022.9):
         manager.step(now_s, {})
+        assert world.newest() == 3
+    manager.step(1023.1, {})  # an epoch interval after the command's
+    assert world.newest() == 4
     manager.close()
     assert world.epochs() == [[1, 2, 3, 4]] * 3
     last = world.barriers()[0][-1]
@@ -44,6 +51,45 @@ def test_a_running_manager_stands_back_and_returns(world: World) -> None:
     assert last.catalogue_end == world.catalogue().end > 0
     assert world.states()[2].verdict is Verdict.CORRUPT
     assert [one.details for one in audit(world)] == [{"to": "1", "epoch": "3", "generation": "1"}]
+
+
+def test_of_two_managers_that_lost_the_tenure_to_a_command_one_goes_on(memory: World) -> None:
+    first, second = (
+        ModelManager(memory.connect(), memory.codec, memory.model, ManagerSettings(epoch_interval_s=10), lambda: 1)
+        for _ in range(2)
+    )
+    first.step(1000.0, {})
+    first.step(1001.0, {})
+    second.step(1017.0, {})  # the first is paused
+    second.step(1017.1, {})
+    assert memory.newest() == 2
+    intervene(memory.connect(), memory.catalogue(), memory.model, denying("bad"), entry(memory, 1_018_000_000))
+    for now_s in (1027.2, 1027.3, 1028.1, 1028.2):
+        first.step(now_s, {})
+        second.step(now_s + 0.05, {})
+    assert [manager.tenure is not None for manager in (first, second)].count(True) == 1
+    assert memory.newest() == 4
+    for tenths in range(10_290, 10_900):
+        first.step(tenths / 10, {})
+        second.step(tenths / 10 + 0.05, {})
+    assert memory.newest() == 10
+    first.close()
+    second.close()
+    assert memory.epochs() == [list(range(1, 11))] * 3
+
+
+def test_another_managers_rollback_is_no_command(memory: World) -> None:
+    manager = ModelManager(
+        memory.connect(), memory.codec, memory.model, ManagerSettings(epoch_interval_s=10), lambda: 1
+    )
+    manager.step(1000.0, {})
+    manager.step(1001.0, {})
+    theirs = AuditEntry(memory.model.name, "rollback", ACTOR, "it was corrupt", 1_005_000_000)
+    intervene(memory.connect(), memory.catalogue(), memory.model, denying("bad"), theirs)
+    for now_s in (1011.5, 1011.6, 1026.4):
+        manager.step(now_s, {})
+        assert manager.tenure is None
+    manager.close()
 
 
 def test_a_refused_amendment_writes_nothing(memory: World) -> None:

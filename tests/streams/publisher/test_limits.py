@@ -57,7 +57,7 @@ def test_blocks_hold_no_more_rows_than_the_catalogue_allows(cluster: Cluster, mo
 def test_a_trainers_name_is_printable_and_short(memory_model: tuple[MemoryCluster, str], trainer: str) -> None:
     memory, name = memory_model
     for identity in ({"trainer": trainer}, {"transactional_id": trainer}):
-        with pytest.raises(ConfigurationError, match="trainer name .* is not allowed"):
+        with pytest.raises(ConfigurationError, match=r"trainer name .* is not allowed"):
             Publisher(name, cluster=memory, **identity)  # type: ignore[arg-type]
 
 
