@@ -19,7 +19,6 @@ import psutil
 from ekko.ops.broker.distribution import FORMATTED
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.jars import RESOURCES
-from ekko.storage.data_folder import make_folder
 
 LOG_TAIL_BYTES = 4096
 
@@ -51,12 +50,7 @@ class DataFolder:
         return self.path / "broker.log"
 
     def lay(self, home: Path) -> None:
-        """Make a new folder ready for its first start; leave one that Kafka has used as it is.
-
-        Raises:
-            ConfigurationError: the folder cannot be made or written to.
-        """
-        make_folder(self.path, "--data")
+        """Make a new folder ready for its first start; leave one that Kafka has used as it is."""
         kafka = self.path / "log"
         if kafka.exists() and any(kafka.iterdir()):
             return

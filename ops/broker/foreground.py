@@ -9,6 +9,7 @@ from types import FrameType
 from ekko.ops.broker.distribution import Distribution
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.process import Broker
+from ekko.storage.data_folder import make_folder
 
 WATCH_S = 0.5
 
@@ -20,6 +21,7 @@ def run(
 
     Raises:
         BrokerError: it could not start, or ended by itself.
+        ConfigurationError: the folder cannot be made or written to.
     """
     asked_to_end = False
 
@@ -29,6 +31,7 @@ def run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+    make_folder(data, "--data")
     with Broker(data, port=port, heap_mb=heap_mb, properties=properties, distribution=distribution) as broker:
         sys.stdout.write(f"{broker.bootstrap}\n")
         sys.stdout.flush()
