@@ -26,8 +26,8 @@ class Doom:
     dead: bool = False
 
     def pass_moment(self, moment: str) -> None:
-        """One such moment."""
-        if self.countdown is not None:
+        """One such moment; the dead are not killed again."""
+        if self.countdown is not None and not self.dead:
             self.countdown -= 1
             if self.countdown < 0:
                 self.countdown = None
