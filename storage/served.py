@@ -77,7 +77,7 @@ class Health:
     Attributes:
         healthy: False once a watchdog or an error says otherwise.
         ready: every model known at the start was read to the ends seen then.
-        problems: one sentence each.
+        problems: one sentence each; also what is only strange, such as a model of which nothing is held here.
         halted: "model/shard" -> why it stands still.
         waiting: models that are not ready yet.
     """

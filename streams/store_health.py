@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.storage.served import Health
@@ -39,8 +39,11 @@ class StoreHealth:
         self._missing_s: dict[str, float] = {}
         self._first: frozenset[str] | None = None
 
-    def update(self, runners: Mapping[str, ModelRunner], rival: str | None, signals_dropped: int) -> None:
+    def update(self, runners: Mapping[str, ModelRunner], remarks: Sequence[str], signals_dropped: int) -> None:
         """Look again.
+
+        Args:
+            remarks: what is strange but makes nobody unhealthy.
 
         Raises:
             EkkoError: a model has stood still for far too long for no reason that is told, or its topics are gone.
@@ -53,7 +56,6 @@ class StoreHealth:
             self._metrics.signals_dropped.set(signals_dropped)
         waiting = [name for name, runner in sorted(runners.items()) if not _is_ready(runner)]
         problems = [*self._stalls.values(), *_problems(runners)]
-        remarks = [f"{rival} announces itself under the name of this replica"] if rival else []
         self.told = Health(
             healthy=not problems,
             ready=not self._first.intersection(waiting),

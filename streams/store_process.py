@@ -8,6 +8,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class StoreProcess:
         self._health = StoreHealth(cluster, settings.region, self._metrics, settings.stall_s)
         self._served = RegionServed(self._membership.members, self._signals.put, lambda: self._health.told)
         self._announced_s = 0.0
+        self._unserved: dict[str, str] = {}
 
     @property
     def address(self) -> str:
@@ -138,7 +140,9 @@ class StoreProcess:
         except ConnectionFailed as error:
             _log.warning("%s", error)
         self._check_threads()
-        self._health.update(self.runners, self._membership.rival, self._signals.dropped)
+        rival = self._membership.rival
+        remarks = [f"{rival} announces itself under the name of this replica"] if rival else []
+        self._health.update(self.runners, [*remarks, *self._unserved.values()], self._signals.dropped)
         if changed or time.monotonic() - self._announced_s >= _ANNOUNCE_S:
             self._announce()
         self._signals.pass_on()
@@ -163,6 +167,19 @@ class StoreProcess:
             if name not in runners and shards:
                 runners[name] = self._start(model, shards)
         self._served.runners = runners
+        self._note_unserved(declared.values())
+
+    def _note_unserved(self, models: Iterable[ModelDeclaration]) -> None:
+        """Models of which this replica's shards are none: right for small models, but also what a typo looks like."""
+        unserved = {
+            model.name: f"model {model.name} is not served here: its shards are 0 to {model.shards - 1}, "
+            f"this replica's are {', '.join(map(str, sorted(self._settings.shards or ())))} (--shards)"
+            for model in models
+            if not self._owned(model)
+        }
+        for name in unserved.keys() - self._unserved.keys():
+            _log.warning("%s", unserved[name])
+        self._unserved = unserved
 
     def _owned(self, model: ModelDeclaration) -> frozenset[int]:
         everything = frozenset(range(model.shards))

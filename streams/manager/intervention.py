@@ -1,7 +1,7 @@
 """One barrier written on behalf of a person (or a policy): rollback, deny list, withdrawal.
 
 Whoever intervenes takes the model's tenure for a moment: it works with the manager alive, paused or dead. A running
-manager finds itself fenced, stands by, and takes the tenure back when no more barriers come.
+manager finds itself fenced when its next barrier is due, finds the command's audit entry, and takes the tenure back.
 """
 
 import getpass

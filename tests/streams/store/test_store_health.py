@@ -24,8 +24,9 @@ STALL_S = 1.5
 class Running:
     """A store process in a thread, and what ended it."""
 
-    def __init__(self, cluster: KafkaCluster, region: str, folder: Path) -> None:
-        settings = StoreSettings(region, "a", folder, port=0, stall_s=STALL_S, memory_bytes=64 * 1024 * 1024)
+    def __init__(self, cluster: KafkaCluster, region: str, folder: Path, shards: frozenset[int] | None = None) -> None:
+        memory_bytes = 64 * 1024 * 1024
+        settings = StoreSettings(region, "a", folder, shards, port=0, stall_s=STALL_S, memory_bytes=memory_bytes)
         self.process = StoreProcess(cluster, settings)
         self.ended_by: BaseException | None = None
         self.stop = threading.Event()
@@ -118,3 +119,17 @@ def test_a_disk_that_fails_is_told_until_a_flush_succeeds(
     running.wait(lambda: running.health()[0] == 200)
     assert runner.store.flushed is not None
     assert runner.store.flushed.shards[0].contiguous == 1
+
+
+def test_a_model_of_which_no_shard_is_held_is_named_once_in_the_log_and_in_health(
+    kafka: KafkaCluster, lanes: Lanes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(kafka, lanes.region_name, tmp_path / "store", frozenset({7}))
+    told = f"model {lanes.model.name} is not served here: its shards are 0 to 1, this replica's are 7 (--shards)"
+    try:
+        running.wait(lambda: told in running.health()[1].get("problems", ()))
+        assert running.health()[0] == 200
+        assert [record.message for record in caplog.records].count(told) == 1
+    finally:
+        running.stop.set()
+        running.thread.join(60)
