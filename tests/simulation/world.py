@@ -28,7 +28,7 @@ from tests.simulation.trainer import Trainer
 from tests.simulation.truth import Truth
 
 _QUIET_ROUNDS = 6
-_MOST_ROUNDS = 600
+_MOST_ROUNDS = 2_000
 
 
 class Event(NamedTuple):
