@@ -1,20 +1,34 @@
-"""The monitor's process: waits for a first model, runs the Faust app, and replaces itself when models come or go."""
+"""The monitor's process: waits for a first model, runs the Faust app, replaces itself when models come or go.
+
+Faust can be alive and read nothing. So a thread of its own looks whether signals are taken; if not, it says so and ends
+the process with exit code 1, at once and not through Faust: whoever supervises it starts it again.
+"""
 
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from ekko.ops.process import central_cluster, stop_on_signals
 from ekko.ops.settings import Settings
+from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.errors import TopicMissing
+from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.kafka.inspection import KafkaInspection
+from ekko.streams.log import Partition
 from ekko.streams.monitor_app import Monitor
-from ekko.streams.monitor_settings import MonitorSettings, broker_settings
+from ekko.streams.monitor_settings import GROUP, MonitorSettings, broker_settings
+from ekko.streams.monitor_stall import StallWatch
 
 _WAIT_S = 0.5
+_LOOK_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
@@ -45,7 +59,27 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
 
     monitor_settings.data.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared)
+    inspection = KafkaInspection(address.bootstrap, address.kafka)
+    watched = central_cluster(settings), inspection, tuple(catalogue.models), monitor_settings.stall_s
+    threading.Thread(target=_end_if_stalled, args=watched, name="stall watch", daemon=True).start()
     monitor.run()
     if monitor.restart:
         # A fresh process is the one sure way to give Faust another set of topics.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very command that runs
+
+
+def _end_if_stalled(cluster: KafkaCluster, inspection: KafkaInspection, models: Iterable[str], stall_s: float) -> None:
+    partitions = [Partition(topics.signals(model), 0) for model in models]
+    patience = max(1, round(stall_s / _LOOK_S))
+    watch = StallWatch(patience)
+    while True:
+        time.sleep(_LOOK_S)
+        try:
+            waiting = watch.look(cluster.bounds(partitions), inspection.group_places(GROUP))
+        except EkkoError:  # brokers away, or a model deleted, which the app follows: no fault of the monitor's
+            watch = StallWatch(patience)
+            continue
+        if waiting:
+            told = ", ".join(f"{count} in {partition.topic}" for partition, count in sorted(waiting.items()))
+            _log.error("signals wait (%s) and none was taken for %g s: the process ends", told, stall_s)
+            os._exit(1)

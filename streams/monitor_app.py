@@ -3,6 +3,10 @@
 Faust is used for what it does well (docs: DESIGN section 7): at-least-once, outputs keyed and repeatable, low rates.
 An exception in an agent would acknowledge its event without a word, so every body is guarded: what cannot be read is
 counted, logged with topic and offset, and shown on the page /health/.
+
+The tables have no changelog topic. Windows are worth some seconds of signals, and Faust's recovery could wait for ever:
+once retention had deleted the beginning of a changelog, Faust sought the offset before the first one left, was sent to
+the end by `latest`, and no event came (faust-streaming/faust#597; after a restart likewise).
 """
 
 import asyncio
@@ -26,7 +30,7 @@ from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.standard import WATCHED, standard_detectors
 from ekko.streams.monitor import Measure, contributions, needs_restart, shares, table_key
-from ekko.streams.monitor_settings import BrokerSettings, MonitorSettings
+from ekko.streams.monitor_settings import GROUP, BrokerSettings, MonitorSettings
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +59,10 @@ class Monitor:
         self._codec, self._models, self._declared, self._settings = codec, models, declared, settings
         self._latest: list[Shares] = []
         self.app = make_app(broker, settings)
-        self._windows = self.app.Table("windows", default=float, partitions=1).hopping(
-            settings.window_s, settings.step_s, expires=2 * settings.window_s
-        )
-        self._samples: Any = self.app.Table("samples", default=float, partitions=1).tumbling(
-            settings.bucket_s, expires=10 * (settings.bucket_s + settings.grace_s)
-        )
+        tables = [_WindowTable(self.app, name=name, default=float) for name in ("windows", "samples")]
+        self._windows = tables[0].hopping(settings.window_s, settings.step_s, expires=2 * settings.window_s)
+        self._samples: Any = tables[1].tumbling(settings.bucket_s, expires=10 * (settings.bucket_s + settings.grace_s))
+        self._tables = tables
         self._board = Board(
             models,
             bucket_s=settings.bucket_s,
@@ -77,6 +79,7 @@ class Monitor:
     def run(self) -> None:
         """Run until SIGINT or SIGTERM, or until `restart` is set."""
         worker = faust.Worker(self.app, loglevel="WARNING", override_logging=False, redirect_stdouts=False, quiet=True)
+        worker.spinner = None  # it writes terminal escapes, into a file too
         try:
             worker.execute_from_commandline()
         except SystemExit as ending:
@@ -92,10 +95,15 @@ class Monitor:
             for name in self._models
         }
         self.app.agent(signals, name="signals")(self._take_signals)
+        self.app.task(self._start_tables)
         self.app.timer(settings.publish_interval_s)(self._publish)
         self.app.timer(settings.bucket_s)(self._judge)
         self.app.timer(settings.catalogue_interval_s)(self._follow_catalogue)
         self._wire_pages()
+
+    async def _start_tables(self) -> None:
+        for table in self._tables:
+            await self.app.add_runtime_dependency(table)
 
     async def _take_signals(self, stream: Any) -> None:
         async for event in stream.events():
@@ -161,14 +169,39 @@ class Monitor:
             )
 
 
+class _WindowTable(faust.Table[str, float]):
+    """A windowed table in memory that the app's table manager, and with it recovery, never learns of."""
+
+    async def on_start(self) -> None:
+        """Start the store; no topic is declared."""
+        await self.add_runtime_dependency(self.data)
+
+    def on_key_set(self, key: Any, value: float) -> None:
+        """Note when the window of `key` expires; nothing is sent."""
+        self._maybe_set_key_ttl(key, _event_partition())
+        self._sensor_on_set(self, key, value)
+
+    def on_key_del(self, key: Any) -> None:
+        """Forget when the window of `key` expires; nothing is sent."""
+        self._maybe_del_key_ttl(key, _event_partition())
+        self._sensor_on_del(self, key)
+
+
+def _event_partition() -> int:
+    event = faust.current_event()
+    if event is None:
+        raise RuntimeError("windows are written by the signals' agent alone")
+    return int(event.message.partition)
+
+
 def _sample_key(model: str, metric: str, cohort: str, part: str) -> str:
     return f"{model}/{metric}/{cohort}/{part}"
 
 
 def make_app(broker: BrokerSettings, settings: MonitorSettings) -> faust.App:
-    """The Faust app, without agents: group `ekko-monitor`, tables in memory with a changelog topic."""
+    """The Faust app, without agents: group `ekko-monitor`, tables in memory."""
     return faust.App(
-        "ekko-monitor",
+        GROUP,
         broker=list(broker.urls),
         broker_client_id=broker.client_id,
         broker_credentials=_credentials(broker),

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from ekko.schemas.errors import ConfigurationError
 
+GROUP = "ekko-monitor"
+"""Consumer group of all monitors of a cluster."""
+
 TRANSLATED = (
     "client.id",
     "sasl.mechanism",
@@ -35,6 +38,7 @@ class MonitorSettings:
         catalogue_interval_s: how often new models are looked for.
         session_timeout_s: after a kill -9 the next monitor, or a standby, gets the partitions after so long. Static
             membership would be faster there, but a broker gives a member that returns its old topics, not its new ones.
+        stall_s: while signals wait and none is taken for so long, the process ends with an error, to be started again.
         host, port: web pages.
         data: folder that Faust makes for itself; nothing in it is needed again.
     """
@@ -46,6 +50,7 @@ class MonitorSettings:
     publish_interval_s: float = 2.0
     catalogue_interval_s: float = 5.0
     session_timeout_s: float = 6.0
+    stall_s: float = 20.0
     host: str = "127.0.0.1"
     port: int = 6066
     data: Path = Path("ekko-data/monitor")

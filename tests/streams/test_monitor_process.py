@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from ekko.ops.broker import Broker
 from ekko.schemas import topics
@@ -27,7 +30,7 @@ from ekko.streams.declaring import declare
 from ekko.streams.declaring_plan import Declarations
 from ekko.streams.health.proposals import Proposal
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Output, Partition, read_all
+from ekko.streams.log import Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.automatic import ProposalReader
 
 
@@ -135,7 +138,9 @@ def test_signals_become_shares_through_kills_and_new_models(
     killed_us = int(time.time() * 1e6)
     signals.signal(other.name, "requests", 200)  # while nobody listens
     with monitor(broker.bootstrap, port) as process:
-        signals.wait_for_shares({one.name: (0.5, 3.0), other.name: (0.5, 0.5)}, killed_us)
+        signals.wait_for_shares({one.name: (0.0, 0.0), other.name: (1.0, 0.0)}, killed_us)  # windows begin anew
+        signals.signal(one.name, "requests", 600)
+        signals.wait_for_shares({one.name: (0.75, 0.0), other.name: (0.25, 0.0)}, killed_us)
         third = signals.declare(f"{topic_prefix}-c"[-60:].lstrip("-0123456789"))
         for waiting in itertools.count():
             health = page(port, "health")
@@ -146,9 +151,83 @@ def test_signals_become_shares_through_kills_and_new_models(
             time.sleep(0.2)
         time.sleep(3)
         signals.signal(third.name, "requests", 600)
-        signals.wait_for_shares({one.name: (0.25, 3.0), third.name: (0.5, 0.0)}, killed_us)
+        signals.signal(one.name, "requests", 200)
+        signals.wait_for_shares({one.name: (0.25, 0.0), third.name: (0.75, 0.0)}, killed_us)
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+@contextmanager
+def changelogs_cut_by_retention(cluster: KafkaCluster, bootstrap: str) -> Iterator[None]:
+    """What an Ekko that kept changelogs has left behind, its beginning gone: Faust's recovery never came to its end."""
+    partitions = [Partition(f"ekko-monitor-{table}-changelog", 0) for table in ("windows", "samples")]
+    cluster.create_topics(TopicSpec(partition.topic, 1) for partition in partitions)
+    writer = cluster.writer()
+    for partition in partitions:
+        for _ in range(3):
+            writer.send(Output(partition, b"0.0", b"0"))
+    assert writer.flush(10) == 0
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    cut = [TopicPartition(*partition, bounds.end - 1) for partition, bounds in cluster.bounds(partitions).items()]
+    for future in admin.delete_records(cut).values():
+        future.result(10)
+    assert all(0 < low == end - 1 for low, end in cluster.bounds(partitions).values())
+    yield
+    cluster.delete_topics(partition.topic for partition in partitions)
+
+
+def test_a_changelog_cut_by_retention_stops_nothing(
+    signals: Signals, kafka: KafkaCluster, broker: Broker, topic_prefix: str
+) -> None:
+    """faust-streaming/faust#597."""
+    port = free_port()
+    name = signals.declare(f"{topic_prefix}-r"[-60:].lstrip("-0123456789")).name
+    since_us = int(time.time() * 1e6)
+    with changelogs_cut_by_retention(kafka, broker.bootstrap), monitor(broker.bootstrap, port) as process:
+        page(port, "health")
+        time.sleep(3)
+        signals.signal(name, "requests", 100)
+        signals.wait_for_shares({name: (1.0, 0.0)}, since_us)
+        assert process.poll() is None
+
+
+STALLED_SOON = """
+from pathlib import Path
+from ekko.ops.monitor_process import run
+from ekko.ops.settings import load
+from ekko.streams.monitor_settings import MonitorSettings
+run(load(None, bootstrap="{bootstrap}"), MonitorSettings(port={port}, stall_s=4.0, data=Path("{data}")))
+"""
+
+
+def test_a_monitor_that_takes_no_signals_says_so_and_ends(
+    signals: Signals, broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Another program is in its group, keeps the partitions and commits nothing."""
+    name = signals.declare(f"{topic_prefix}-s"[-60:].lstrip("-0123456789")).name
+    script = STALLED_SOON.format(bootstrap=broker.bootstrap, port=free_port(), data=tmp_path / "monitor")
+    intruder = Consumer(
+        {"bootstrap.servers": broker.bootstrap, "group.id": "ekko-monitor", "enable.auto.commit": False}
+    )
+    intruder.subscribe([topics.signals(name)])
+    deadline = time.monotonic() + 40
+    while not intruder.assignment():
+        intruder.poll(0.2)
+        assert time.monotonic() < deadline
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
+        try:
+            while process.poll() is None:
+                intruder.poll(0.2)
+                signals.signal(name, "requests", 1)
+                assert time.monotonic() < deadline
+        finally:
+            process.kill()
+            intruder.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert re.search(rb"signals wait \(\d+ in " + topics.signals(name).encode(), said), said
+    assert b"\x1b" not in said
 
 
 def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker: Broker, topic_prefix: str) -> None:
