@@ -21,9 +21,9 @@ from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.kafka.inspection import KafkaInspection
 from ekko.streams.log import Partition
-from ekko.streams.monitor_app import Monitor
-from ekko.streams.monitor_settings import GROUP, MonitorSettings, broker_settings
-from ekko.streams.monitor_stall import StallWatch
+from ekko.streams.monitor.app import Monitor
+from ekko.streams.monitor.settings import GROUP, MonitorSettings, broker_settings
+from ekko.streams.monitor.stall import StallWatch
 
 _WAIT_S = 0.5
 _LOOK_S = 2.0

@@ -11,11 +11,11 @@ from ekko.schemas.blocks import Purpose
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control, read_states
 from ekko.streams.manager.intervention import actor
 from ekko.streams.operations.operation import Collector, Operation, Operator
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 Tell = Callable[[str], None]
 _TIMEOUT_S = 10.0

@@ -16,8 +16,8 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import StateUnavailable
-from ekko.storage.folder_lock import FolderLock
-from ekko.storage.snapshots import SNAPSHOTS, Snapshot, put_back, read
+from ekko.storage.disk.folder_lock import FolderLock
+from ekko.storage.disk.snapshots import SNAPSHOTS, Snapshot, put_back, read
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Bounds, Cluster, Partition
 from ekko.streams.manager.history import read_control

@@ -1,6 +1,6 @@
 """What `ekko store check` prints of a store that passed."""
 
-from ekko.storage.checking import StoreReport
+from ekko.storage.disk.checking import StoreReport
 
 
 def describe(report: StoreReport) -> str:

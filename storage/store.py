@@ -11,19 +11,19 @@ from ekko.schemas.epochs import EpochRange, is_void
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.admission import check_dim, check_identity, check_room, check_shapes, locating
-from ekko.storage.arena import row_bytes
-from ekko.storage.durable import Durable
-from ekko.storage.entry_source import EntrySource
-from ekko.storage.flush import Flusher
-from ekko.storage.journal_budget import over_budget, relieve
-from ekko.storage.manifest import TableEntry, decode_manifest
-from ekko.storage.reader_handle import ReaderHandle
-from ekko.storage.recovery import recover
-from ekko.storage.rocks import RocksDurable
-from ekko.storage.sharing import Sharing
+from ekko.storage.disk.durable import Durable
+from ekko.storage.disk.entry_source import EntrySource
+from ekko.storage.disk.flush import Flusher
+from ekko.storage.disk.manifest import TableEntry, decode_manifest
+from ekko.storage.disk.recovery import recover
+from ekko.storage.disk.rocks import RocksDurable
+from ekko.storage.engine.admission import check_dim, check_identity, check_room, check_shapes, locating
+from ekko.storage.engine.arena import row_bytes
+from ekko.storage.engine.journal_budget import over_budget, relieve
+from ekko.storage.engine.table import Table
+from ekko.storage.shared.reader_handle import ReaderHandle
+from ekko.storage.shared.sharing import Sharing
 from ekko.storage.store_reads import StoreReads
-from ekko.storage.table import Table
 
 _FLUSH_INTERVAL_S = 2.0
 _FLUSH_ROWS = 500_000

@@ -9,9 +9,9 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.hashing import UInt64s, checksum
 from ekko.schemas.quantize import Int32s
-from ekko.storage.journal_directory import JournalDirectory
-from ekko.storage.reading import Bools
-from ekko.storage.table import Table
+from ekko.storage.engine.journal_directory import JournalDirectory
+from ekko.storage.engine.reading import Bools
+from ekko.storage.engine.table import Table
 
 _ITEMS_AT_ONCE = 65_536
 

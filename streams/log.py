@@ -1,6 +1,6 @@
 """The log as the data plane sees it: hand-assigned read-committed readers, and writers with acknowledged fate.
 
-Two implementations: `streams.kafka` (the real one) and `streams.memory_log` (a twin for seeded simulation). Everything
+Two implementations: `streams.kafka` (the real one) and `streams.memory.log` (a twin for seeded simulation). Everything
 that decides is written against these protocols; time-outs are explicit and nothing blocks for ever.
 """
 

@@ -15,7 +15,7 @@ from ekko.ops.broker import Broker
 from ekko.schemas import topics
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import delete_model, delete_region
+from ekko.streams.catalogue.declaring import delete_model, delete_region
 from ekko.streams.kafka import KafkaCluster
 
 _number = itertools.count()

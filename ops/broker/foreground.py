@@ -9,7 +9,7 @@ from types import FrameType
 from ekko.ops.broker.distribution import Distribution
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.process import Broker
-from ekko.storage.data_folder import make_folder
+from ekko.storage.disk.data_folder import make_folder
 
 WATCH_S = 0.5
 

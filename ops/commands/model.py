@@ -24,8 +24,8 @@ def apply(
     from ekko.ops.process import central_cluster, region_cluster
     from ekko.ops.settings import load
     from ekko.schemas.errors import ConfigurationError
-    from ekko.streams.declaring import declare
-    from ekko.streams.declaring_file import read_declarations
+    from ekko.streams.catalogue.declaring import declare
+    from ekko.streams.catalogue.file import read_declarations
 
     declarations = read_declarations(file)
     settings = load(config, bootstrap=bootstrap)
@@ -53,7 +53,7 @@ def delete(
     """
     from ekko.ops.process import central_cluster, region_cluster
     from ekko.ops.settings import load
-    from ekko.streams.declaring import delete_model
+    from ekko.streams.catalogue.declaring import delete_model
 
     settings = load(config, bootstrap=bootstrap)
     if not yes:

@@ -30,7 +30,7 @@ def monitor(
         raise ConfigurationError("Faust is not installed", hint="pip install 'ekko-kafka[monitor]'")
     from ekko.ops.monitor_process import run
     from ekko.ops.settings import load
-    from ekko.streams.monitor_settings import MonitorSettings
+    from ekko.streams.monitor.settings import MonitorSettings
 
     settings = load(config, bootstrap=bootstrap)
     run(

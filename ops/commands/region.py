@@ -32,7 +32,7 @@ def delete(
     """
     from ekko.ops.process import central_cluster, region_cluster
     from ekko.ops.settings import load
-    from ekko.streams.declaring import delete_region
+    from ekko.streams.catalogue.declaring import delete_region
 
     settings = load(config, bootstrap=bootstrap)
     if not yes:

@@ -56,7 +56,7 @@ def check(
 ) -> None:
     """Read everything a stopped store has on disk and compare it with the checksums and counts of its last flush."""
     from ekko.ops.store_check import describe
-    from ekko.storage.checking import check_folder, find_stores
+    from ekko.storage.disk.checking import check_folder, find_stores
 
     for folder in find_stores(data):
         typer.echo(describe(check_folder(folder)))
@@ -95,7 +95,7 @@ def store(
     if region is None:
         raise ConfigurationError("--region is missing", hint="name the region whose parameters this store is to hold")
     from ekko.ops.process import stop_on_signals
-    from ekko.streams.store_process import StoreProcess, StoreSettings
+    from ekko.streams.replica.process import StoreProcess, StoreSettings
 
     settings = _load(config, bootstrap, region, region_bootstrap)
     chosen = StoreSettings(

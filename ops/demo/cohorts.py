@@ -9,7 +9,7 @@ from ekko.ops.demo.quality import log_losses
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.client import StoreClient
-from ekko.storage.reporter import SignalReporter
+from ekko.storage.client.reporter import SignalReporter
 
 SAMPLES_A_SECOND = 4
 SAMPLE = 100

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.plan import Declarations
 
 FILE = "demo.json"
 STREAM_FILE = "interactions.npz"

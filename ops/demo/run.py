@@ -22,9 +22,9 @@ from ekko.ops.demo.verify import verify
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConfigurationError, EkkoError, NotReady
 from ekko.storage.client import StoreClient
-from ekko.storage.data_folder import make_folder
+from ekko.storage.disk.data_folder import make_folder
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
+from ekko.streams.catalogue.declaring import declare
 from ekko.streams.kafka import KafkaCluster
 
 HOST = "127.0.0.1"

@@ -27,7 +27,7 @@ from ekko.ops.demo.status import (
 from ekko.ops.process import stop_on_signals
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
-from ekko.storage.reporter import SignalReporter
+from ekko.storage.client.reporter import SignalReporter
 
 REQUESTS_A_SECOND = 20
 CANDIDATES = 100

@@ -7,8 +7,8 @@ from pathlib import Path
 from ekko.ops.demo.interactions import Interactions
 from ekko.ops.demo.plan import MODEL, STREAM_FILE, DemoPlan, replay_rate
 from ekko.ops.demo.status import TRAINER_FILE
-from ekko.storage.data_folder import make_folder
-from ekko.streams.declaring import declare
+from ekko.storage.disk.data_folder import make_folder
+from ekko.streams.catalogue.declaring import declare
 from ekko.streams.kafka import KafkaCluster
 
 

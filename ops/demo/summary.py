@@ -7,7 +7,7 @@ from ekko.ops.demo.plan import DemoPlan
 from ekko.ops.demo.poison import Phase
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
 from ekko.ops.demo.verify import Verification
-from ekko.storage.served import UpdateLatency
+from ekko.storage.serving.served import UpdateLatency
 
 
 class RegionSummary(BaseModel):

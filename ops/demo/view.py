@@ -25,7 +25,7 @@ from ekko.ops.demo.supervisor import Supervisor
 from ekko.ops.figures import figure
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
-from ekko.storage.served import Percentiles, UpdateLatency
+from ekko.storage.serving.served import Percentiles, UpdateLatency
 
 READ_TIMEOUT_S = 0.3
 REDRAW_S = 0.5

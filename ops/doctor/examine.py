@@ -14,9 +14,9 @@ from ekko.ops.status import facts, judge
 from ekko.schemas import topics as names
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConnectionFailed, EkkoError, TopicMissing
-from ekko.streams import declaring_topics
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring_topics import Need
+from ekko.streams.catalogue import topics as declaring_topics
+from ekko.streams.catalogue.topics import Need
 from ekko.streams.kafka import GROUP, KafkaCluster
 from ekko.streams.kafka.inspection import KafkaInspection
 from ekko.streams.log import Partition, read_all

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from ekko.ops.findings import Finding, ok, problem, warning
-from ekko.streams.declaring_topics import Need
+from ekko.streams.catalogue.topics import Need
 
 RIGHTS = ("READ", "WRITE", "DESCRIBE")
 AT_LEAST = frozenset({"retention.ms", "retention.bytes", "max.message.bytes"})

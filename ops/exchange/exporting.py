@@ -17,8 +17,8 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import BadInput, ConnectionFailed
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
-from ekko.storage.row_stream import Run, Total, decode_runs
-from ekko.storage.wire import decode_error
+from ekko.storage.serving.row_stream import Run, Total, decode_runs
+from ekko.storage.serving.wire import decode_error
 
 Tell = Callable[[str], None]
 

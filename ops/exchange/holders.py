@@ -12,10 +12,10 @@ from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConnectionFailed, EkkoError, NotReady
 from ekko.schemas.replicas import Member, ReplicaState
-from ekko.storage import wire
-from ekko.storage.connections import Connections
+from ekko.storage.client.connections import Connections
+from ekko.storage.serving import wire
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import read_all
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 _TIMEOUT_S = 5.0
 

@@ -20,9 +20,9 @@ from ekko.schemas.blocks import Purpose
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.errors import BadInput, CommitUncertain, TransactionAborted
 from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.manager.intervention import actor
 from ekko.streams.operations.imported import RowsImport, Target
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 Tell = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.replicas import Member
 from ekko.storage.client import StoreClient
-from ekko.storage.served import Percentiles
+from ekko.storage.serving.served import Percentiles
 
 TIMEOUT_S = 0.5
 """A process that is slower to answer is shown as a gap: the view goes on."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from ekko.schemas.declarations import RegionDeclaration
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Cluster
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ekko.schemas.errors import EkkoError
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.fanout.advice import Advice
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.context import RegionContext
@@ -18,7 +19,6 @@ from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Cluster
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.1

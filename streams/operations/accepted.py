@@ -7,11 +7,11 @@ from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import ModelState, Settled
 from ekko.schemas.errors import NotReady
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refused
 from ekko.streams.fanout.intake import Intake
 from ekko.streams.log import Cluster, Partition, Record
 from ekko.streams.manager.history import source_partitions
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 _POLL_S = 0.1
 

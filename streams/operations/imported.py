@@ -18,12 +18,12 @@ from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.limits import MAX_BLOCK_BYTES
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import Cluster, Output, Partition
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control
 from ekko.streams.operations.accepted import Accepted, read_accepted
-from ekko.streams.publishing import BATCH_OVERHEAD, BlockLimits, ShardedRows, cut
-from ekko.streams.shared_catalogue import SharedCatalogue
+from ekko.streams.publisher.batches import BATCH_OVERHEAD, BlockLimits, ShardedRows, cut
 
 
 class Target(NamedTuple):

@@ -16,13 +16,13 @@ from ekko.schemas.epochs import Barrier, EpochRange, ModelState
 from ekko.schemas.errors import CommitUncertain, RolledBack, TransactionAborted
 from ekko.schemas.limits import MAX_BLOCK_BYTES
 from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control
 from ekko.streams.operations.accepted import Accepted, read_accepted
 from ekko.streams.operations.parts import Part, Provenance, blocks
-from ekko.streams.publishing import BATCH_OVERHEAD, BlockLimits
-from ekko.streams.shared_catalogue import SharedCatalogue
+from ekko.streams.publisher.batches import BATCH_OVERHEAD, BlockLimits
 
 _ATTEMPTS = 5
 _CHUNK_BYTES = 4 * 1024 * 1024

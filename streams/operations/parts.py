@@ -8,7 +8,7 @@ import numpy as np
 from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.streams.operations.sums import Rows
-from ekko.streams.publishing import BlockLimits, ShardedRows, cut
+from ekko.streams.publisher.batches import BlockLimits, ShardedRows, cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
-from ekko.storage.merging import sum_duplicates
+from ekko.storage.engine.merging import sum_duplicates
 
 Group = TypeVar("Group", bound=Hashable)
 _MERGE_PARTS = 64

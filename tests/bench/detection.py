@@ -26,7 +26,7 @@ from ekko.streams.health.buckets import Total
 from ekko.streams.health.detectors import GRADIENTS
 from ekko.streams.health.proposals import from_signal
 from ekko.streams.health.standard import LOSS, WATCHED, standard_detectors
-from ekko.streams.monitor_settings import MonitorSettings
+from ekko.streams.monitor.settings import MonitorSettings
 
 DIM = 9
 RATE, BATCH = 500, 25

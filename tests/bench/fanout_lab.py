@@ -13,8 +13,8 @@ import numpy as np
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition, read_range
 from tests.bench.load import DIM, TABLE

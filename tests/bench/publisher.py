@@ -22,13 +22,13 @@ from ekko.ops.broker import Broker
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
-from ekko.streams import publishing
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster
 from ekko.streams.publisher import Publisher
-from ekko.streams.publisher_totals import SealedBlock, seal
+from ekko.streams.publisher import batches as publishing
+from ekko.streams.publisher.totals import SealedBlock, seal
 
 SHARDS = 8
 KEYS = 1_000_000

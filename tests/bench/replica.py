@@ -14,8 +14,8 @@ from pathlib import Path
 from ekko.schemas.blocks import Lane
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.shared_catalogue import SharedCatalogue
 
 
 class Observer:

@@ -18,9 +18,9 @@ from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
-from ekko.storage.arena import row_bytes
-from ekko.storage.journal import ENTRY_BYTES
-from ekko.storage.merging import sum_duplicates
+from ekko.storage.engine.arena import row_bytes
+from ekko.storage.engine.journal import ENTRY_BYTES
+from ekko.storage.engine.merging import sum_duplicates
 from ekko.storage.store import Store
 from tests.bench.store_plain import plain_loop
 from tests.bench.store_work import Shape, blocks, cycle, filled, limits, machine, percentile

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from ekko.storage.local_store import LocalStore
+from ekko.storage.client.local_store import LocalStore
 from tests.bench.store_work import Shape, blocks, percentile
 
 

@@ -17,8 +17,8 @@ from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import checksum
 from ekko.storage.client import StoreClient
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from tests.streams.store_child import free_port

@@ -49,7 +49,7 @@ def test_the_image_says_how_it_is_run(built: Builder) -> None:
 def test_it_holds_all_requirements_and_no_build_tools(built: Builder) -> None:
     checked = built.run("python", "-m", "pip", "check")
     assert checked.returncode == 0, checked.stdout
-    program = "import ekko.streams.monitor_app, ekko.storage.store, ekko.ops.cli; print(ekko.storage.store.__file__)"
+    program = "import ekko.streams.monitor.app, ekko.storage.store, ekko.ops.cli; print(ekko.storage.store.__file__)"
     imported = built.run("python", "-c", program)
     assert imported.returncode == 0, imported.stderr
     assert str(built.image.root) in imported.stdout

@@ -20,8 +20,8 @@ from confluent_kafka.admin import (
 from ekko.ops.broker import Broker, ports
 from ekko.ops.doctor.brokers import ABORT_SCAN
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import TopicSpec
 

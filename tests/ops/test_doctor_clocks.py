@@ -6,7 +6,7 @@ from ekko.ops.doctor.clocks import check_fanouts, judge
 from ekko.ops.doctor.topics import check_copies, check_settings
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.replicas import Member
-from ekko.streams.declaring_topics import catalogue, shares
+from ekko.streams.catalogue.topics import catalogue, shares
 from ekko.streams.log import Partition, Record
 
 STAMP_MS = 1_800_000_000_000

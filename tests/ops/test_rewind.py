@@ -10,7 +10,7 @@ from ekko.ops.rewind import choose
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.replicas import LanePosition, ReplicaState, ShardPosition
-from ekko.storage.snapshots import SNAPSHOTS, Snapshot, read
+from ekko.storage.disk.snapshots import SNAPSHOTS, Snapshot, read
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Bounds, Partition
 from ekko.streams.publisher import Publisher

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ekko.schemas.errors import StoreCorrupt
 from ekko.schemas.hashing import UInt64s
-from ekko.storage.durable import Batch, Bytes, Cells
+from ekko.storage.disk.durable import Batch, Bytes, Cells
 from tests.simulation.faults import Doom
 
 _RUN = 64

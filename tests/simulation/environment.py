@@ -13,10 +13,10 @@ from ekko.schemas.errors import (
     StateUnavailable,
     StoreCorrupt,
 )
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.clock import Clock
 from tests.simulation.faults import Doom, SeededFaults, Weather
 from tests.simulation.scenario import Scenario

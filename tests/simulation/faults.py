@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass, field
 
 from ekko.streams.log import Partition
-from ekko.streams.memory_broker import PartitionLog
-from ekko.streams.memory_faults import Fate, Faults
+from ekko.streams.memory.broker import PartitionLog
+from ekko.streams.memory.faults import Fate, Faults
 from tests.simulation.clock import Clock
 
 

@@ -6,7 +6,7 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.signals import Rejection
 from ekko.streams.log import Partition
-from ekko.streams.memory_broker import MemoryBroker
+from ekko.streams.memory.broker import MemoryBroker
 from tests.simulation.truth import Origin, committed, decoded
 
 

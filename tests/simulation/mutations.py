@@ -7,14 +7,14 @@ from typing import Any
 from unittest.mock import patch
 
 from ekko.schemas.epochs import EpochRange
+from ekko.storage.engine.table import Table
 from ekko.storage.store import Store
-from ekko.storage.table import Table
 from ekko.streams.applier import Applier
+from ekko.streams.applier.readers import LaneReaders
 from ekko.streams.fanout.admission import Admission
 from ekko.streams.fanout.shard import ShardFanout
-from ekko.streams.lane_readers import LaneReaders
-from ekko.streams.memory_broker import MemoryBroker, Outcome, PartitionLog
-from ekko.streams.publisher_queue import QueueSender
+from ekko.streams.memory.broker import MemoryBroker, Outcome, PartitionLog
+from ekko.streams.publisher.queue import QueueSender
 
 
 @contextmanager

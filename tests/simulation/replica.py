@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ekko.schemas.errors import NotReady
 from ekko.schemas.replicas import ReplicaState
-from ekko.storage.manifest import decode_manifest
+from ekko.storage.disk.manifest import decode_manifest
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.catalogue import Catalogue

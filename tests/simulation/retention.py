@@ -7,7 +7,7 @@ from ekko.schemas.blocks import DeltaBlock, Lane
 from ekko.schemas.epochs import ModelState
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.log import Partition
-from ekko.streams.publisher_position import position_shard
+from ekko.streams.publisher.position import position_shard
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.replica import Replica
 from tests.simulation.trainer import Trainer

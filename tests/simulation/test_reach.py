@@ -7,13 +7,13 @@ from unittest.mock import patch
 
 import pytest
 
-from ekko.storage.table import Table
+from ekko.storage.engine.table import Table
 from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.manager.tenure import Tenure
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.publisher_control import RollbackGate
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.publisher.control import RollbackGate
 from tests.simulation import faults, retention
 from tests.simulation.durable import MemoryDurable
 from tests.simulation.world import simulate

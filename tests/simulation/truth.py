@@ -18,7 +18,7 @@ from ekko.schemas.errors import FormatError
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.quantize import Int32s
 from ekko.streams.log import Partition, Record
-from ekko.streams.memory_broker import MemoryBroker
+from ekko.streams.memory.broker import MemoryBroker
 
 _CODEC = Codec()
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ekko.schemas import topics
 from ekko.streams.log import Partition
-from ekko.streams.memory_broker import TRANSACTION_TIMEOUT_S
+from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S
 from tests.simulation.checks.acknowledged import check_acknowledged
 from tests.simulation.checks.rejections import check_rejections
 from tests.simulation.checks.replicas import (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ekko.storage.local_store import LocalStore
+from ekko.storage.client.local_store import LocalStore
 
 
 def main(folder: Path, count: int, as_of: int | None) -> None:

@@ -12,9 +12,9 @@ from ekko.schemas.errors import ConfigurationError, NotOwned, NotReady, StateUna
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.replicas import Member, ReplicaState, ShardPosition
 from ekko.schemas.signals import Signal
-from ekko.storage.served import Checksum, Health, Lookup, Percentiles, UpdateLatency
-from ekko.storage.server import build_app
-from ekko.storage.server_thread import ServerThread
+from ekko.storage.serving.served import Checksum, Health, Lookup, Percentiles, UpdateLatency
+from ekko.storage.serving.server import build_app
+from ekko.storage.serving.server_thread import ServerThread
 
 TABLES = (
     TableDeclaration("embedding", 3, 24, "uniform", 0.5, 7),

@@ -15,7 +15,7 @@ from ekko.schemas.hashing import shard_of
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
 from ekko.storage.client import StoreClient
-from ekko.storage.served import MAX_LOOKUP_KEYS
+from ekko.storage.serving.served import MAX_LOOKUP_KEYS
 from tests.storage.replica_double import TABLES, ReplicaDouble, serving
 
 EMBEDDING, BIAS = TABLES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ekko.storage.checking import check_folder
+from ekko.storage.disk.checking import check_folder
 from ekko.storage.store import Store
 from tests.storage.crash_stream import MODEL, Reference, position_of
 

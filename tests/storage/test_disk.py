@@ -18,7 +18,7 @@ from rocksdict import Options, Rdict
 
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import ConfigurationError, FormatTooNew, StoreCorrupt, StoreLocked, StoreUnwritable
-from ekko.storage.checking import check_folder, find_stores
+from ekko.storage.disk.checking import check_folder, find_stores
 from ekko.storage.store import Store
 from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
 

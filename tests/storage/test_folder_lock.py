@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ekko.schemas.errors import StoreLocked
-from ekko.storage.folder_lock import FolderLock
+from ekko.storage.disk.folder_lock import FolderLock
 
 
 def test_the_second_is_told_who_holds_the_folder(tmp_path: Path) -> None:

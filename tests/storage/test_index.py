@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ekko.schemas.hashing import UInt64s
-from ekko.storage.index import KeyIndex, index_columns
-from ekko.storage.memory import Segment
+from ekko.storage.engine.index import KeyIndex, index_columns
+from ekko.storage.engine.memory import Segment
 
 CAPACITY = 200_000
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ekko.storage.merging import sum_duplicates
+from ekko.storage.engine.merging import sum_duplicates
 from tests.storage.truth import signed
 
 

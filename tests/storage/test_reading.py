@@ -15,7 +15,7 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady, StateUnavailable
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.client import StoreClient
-from ekko.storage.local_store import LocalStore
+from ekko.storage.client.local_store import LocalStore
 from ekko.storage.store import Store
 from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
 

@@ -11,7 +11,7 @@ import pytest
 
 from ekko.schemas.errors import BadInput
 from ekko.storage.client import StoreClient
-from ekko.storage.reporter import SignalReporter
+from ekko.storage.client.reporter import SignalReporter
 
 
 class Receiver:
@@ -126,7 +126,7 @@ def test_what_a_store_refuses_does_not_hold_up_what_comes_after_it(
 def test_what_cannot_be_sent_waits_within_a_bound(
     reporter: SignalReporter, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ekko.storage.reporter._MAX_WAITING", 2)
+    monkeypatch.setattr("ekko.storage.client.reporter._MAX_WAITING", 2)
     receiver.away = True
     for second in range(4):
         reporter.sample("log_loss", [1.0, 1.0], event_s=second)

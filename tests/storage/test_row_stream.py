@@ -8,7 +8,7 @@ import pytest
 
 from ekko.schemas.errors import FormatError, StateUnavailable
 from ekko.schemas.hashing import shard_of
-from ekko.storage.row_stream import Run, Total, add_up, decode_runs, encode_runs, of_shards
+from ekko.storage.serving.row_stream import Run, Total, add_up, decode_runs, encode_runs, of_shards
 
 KEYS = np.random.default_rng(1).permutation(np.arange(40_000, dtype=np.uint64))
 ROWS = np.random.default_rng(2).integers(-(2**31), 2**31, (40_000, 33)).astype(np.int32)

@@ -11,9 +11,9 @@ import urllib3
 
 from ekko.schemas.codec import Codec
 from ekko.schemas.errors import ConfigurationError
-from ekko.storage import wire
-from ekko.storage.served import MAX_LOOKUP_KEYS
-from ekko.storage.server_thread import ServerThread
+from ekko.storage.serving import wire
+from ekko.storage.serving.served import MAX_LOOKUP_KEYS
+from ekko.storage.serving.server_thread import ServerThread
 from tests.storage.replica_double import MODEL, ReplicaDouble, serving
 
 LOOKUP = "/v1/models/ctr/tables/embedding/lookup"

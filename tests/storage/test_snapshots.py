@@ -6,7 +6,7 @@ import numpy as np
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.snapshots import Schedule, put_back, read, take
+from ekko.storage.disk.snapshots import Schedule, put_back, read, take
 from ekko.storage.store import Store
 
 MODEL = ModelDeclaration("ctr", shards=1, tables=(TableDeclaration("a", 4),), incarnation=0)

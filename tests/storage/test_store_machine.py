@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import StateUnavailable
-from ekko.storage.durable import Durable
-from ekko.storage.rocks import RocksDurable
+from ekko.storage.disk.durable import Durable
+from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.store import Store
 from tests.simulation.durable import Disk, MemoryDurable
 from tests.simulation.faults import Doom

@@ -17,11 +17,11 @@ from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, Table
 from ekko.schemas.epochs import Barrier, EpochRange, Settled
 from ekko.schemas.hashing import shard_of
 from ekko.storage.store import Store
-from ekko.streams.applied import AppliedObserver
 from ekko.streams.applier import Applier
+from ekko.streams.applier.applied import AppliedObserver
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition
 

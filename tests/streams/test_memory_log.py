@@ -4,9 +4,9 @@ import pytest
 
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, Fenced, PublishUncertain, TransactionAborted
 from ekko.streams.log import Output, Partition, TopicSpec, read_all
-from ekko.streams.memory_broker import TRANSACTION_TIMEOUT_S, MemoryBroker, PartitionLog
-from ekko.streams.memory_faults import Fate, Faults
-from ekko.streams.memory_log import DELIVERY_TIMEOUT_S, MemoryCluster
+from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S, MemoryBroker, PartitionLog
+from ekko.streams.memory.faults import Fate, Faults
+from ekko.streams.memory.log import DELIVERY_TIMEOUT_S, MemoryCluster
 
 HOME = Partition("t", 0)
 

@@ -9,9 +9,9 @@ import pytest
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConfigurationError, FormatError
 from ekko.schemas.signals import Signal
-from ekko.streams.monitor import Measure, contributions, needs_restart, shares, table_key
-from ekko.streams.monitor_app import make_app
-from ekko.streams.monitor_settings import MonitorSettings, broker_settings
+from ekko.streams.monitor.app import make_app
+from ekko.streams.monitor.settings import MonitorSettings, broker_settings
+from ekko.streams.monitor.shares import Measure, contributions, needs_restart, shares, table_key
 
 MODELS = {name: ModelDeclaration(name, incarnation=number) for number, name in enumerate(("ctr", "dlrm"))}
 

@@ -26,8 +26,8 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Verdict
 from ekko.schemas.signals import Shares, Signal
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.health.proposals import Proposal
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, TopicSpec, read_all
@@ -195,7 +195,7 @@ STALLED_SOON = """
 from pathlib import Path
 from ekko.ops.monitor_process import run
 from ekko.ops.settings import load
-from ekko.streams.monitor_settings import MonitorSettings
+from ekko.streams.monitor.settings import MonitorSettings
 run(load(None, bootstrap="{bootstrap}"), MonitorSettings(port={port}, stall_s=4.0, data=Path("{data}")))
 """
 

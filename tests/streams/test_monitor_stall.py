@@ -1,7 +1,7 @@
 """When a monitor counts as stalled, in places and looks alone."""
 
 from ekko.streams.log import Bounds, Partition
-from ekko.streams.monitor_stall import StallWatch
+from ekko.streams.monitor.stall import StallWatch
 
 ONE, OTHER = Partition("one.signals", 0), Partition("other.signals", 0)
 

@@ -15,9 +15,9 @@ FILE_LINES = 300
 FUNCTION_LINES = 50
 
 ONE_PLACE = {
-    "confluent_kafka": r"streams/kafka(\.py|/)",
-    "faust": r"streams/monitor_app\.py",
-    "rocksdict": r"storage/rocks\.py",
+    "confluent_kafka": r"streams/kafka/",
+    "faust": r"streams/monitor/app\.py",
+    "rocksdict": r"storage/disk/rocks\.py",
     "fastavro": r"schemas/codec\.py",
 }
 """A foreign library is imported in one place, so that it can be replaced and its oddities stand together."""

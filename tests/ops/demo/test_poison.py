@@ -14,8 +14,8 @@ from ekko.schemas.signals import AuditEntry, Signal
 from ekko.streams.health.proposals import to_signal
 from ekko.streams.health.verdict import Judgement
 from ekko.streams.log import Output, Partition, TopicSpec
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, Servin
 from ekko.ops.demo.summary import DemoSummary, mean_comparison, summarise
 from ekko.ops.demo.verify import Verification
 from ekko.ops.demo.view import RegionView, render
-from ekko.storage.served import Percentiles, UpdateLatency
+from ekko.storage.serving.served import Percentiles, UpdateLatency
 
 
 def quality(live: float, stale: float) -> RegionQuality:

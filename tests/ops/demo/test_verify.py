@@ -19,12 +19,12 @@ from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import GapError, NotReady
 from ekko.schemas.hashing import checksum, shard_of
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.served import Checksum, Health, Lookup
-from ekko.storage.server import build_app
-from ekko.storage.server_thread import ServerThread
+from ekko.storage.serving.served import Checksum, Health, Lookup
+from ekko.storage.serving.server import build_app
+from ekko.storage.serving.server_thread import ServerThread
 from ekko.streams.log import Output, Partition, TopicSpec
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 
 INCARNATION = 4
 PLAN = DemoPlan(folder=Path("unused"), bootstrap="unused", model="m", stores={}, monitor_port=1, rate=1.0, seconds=1.0)

@@ -17,8 +17,8 @@ from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, Table
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import round_to_nearest
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition, read_all
 from ekko.streams.publisher import Publisher

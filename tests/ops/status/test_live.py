@@ -15,7 +15,7 @@ from ekko.ops.status.live import lanes, rate, render
 from ekko.ops.status.sample import FanoutFigures, LaneFigures, LaneKey, Sample, fanout_figures
 from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import TableDeclaration
-from ekko.storage.served import Percentiles
+from ekko.storage.serving.served import Percentiles
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment

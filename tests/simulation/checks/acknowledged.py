@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from ekko.streams.publisher_position import position_shard
+from ekko.streams.publisher.position import position_shard
 from tests.simulation.trainer import Trainer
 from tests.simulation.truth import Truth
 

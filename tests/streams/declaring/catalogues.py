@@ -2,7 +2,7 @@
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.log import Cluster, Output, Partition
 
 USERS = TableDeclaration("users", dim=16)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from ekko.streams.log import Cluster
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from ekko.schemas.codec import own_schemas
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import CatalogueConflict
 from ekko.streams.catalogue import PARTITION
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Partition, TopicSpec
-from ekko.streams.memory_log import Fate, Faults, MemoryCluster
+from ekko.streams.memory.log import Fate, Faults, MemoryCluster
 from tests.streams.declaring.catalogues import ITEMS, USERS, nowhere, of, put, read
 
 

@@ -9,10 +9,10 @@ from ekko.schemas.codec import encode, own_schemas
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, FormatTooNew, GapError, TopicMissing
 from ekko.streams.catalogue import PARTITION, Catalogue, mirrored
-from ekko.streams.declaring_topics import catalogue as catalogue_topic
+from ekko.streams.catalogue.topics import catalogue as catalogue_topic
 from ekko.streams.log import Output, read_all
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 
 USERS = TableDeclaration("users", dim=16)
 ITEMS = TableDeclaration("items", dim=8)

@@ -7,10 +7,10 @@ import pytest
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import CatalogueConflict, ConfigurationError
-from ekko.streams.declaring import declare, delete_model, delete_region
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare, delete_model, delete_region
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.log import Cluster, Partition, TopicSpec
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.log import MemoryCluster
 from tests.streams.declaring.catalogues import USERS, nowhere, of, put, read
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import ConfigurationError
-from ekko.streams.declaring_file import parse_declarations, read_declarations
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.file import parse_declarations, read_declarations
+from ekko.streams.catalogue.plan import Declarations
 
 FILE = """
 [[regions]]

@@ -7,11 +7,11 @@ import pytest
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import CatalogueConflict, ConnectionFailed
-from ekko.streams.declaring import declare, delete_model
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare, delete_model
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.log import Cluster
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import Faults, MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import Faults, MemoryCluster
 from tests.streams.declaring.catalogues import read
 
 

@@ -14,8 +14,8 @@ from ekko.schemas.epochs import Barrier
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.quantize import Int32s
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
 

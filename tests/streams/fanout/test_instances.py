@@ -7,12 +7,12 @@ import pytest
 
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.schemas.errors import Fenced
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.fanout.instances import Instances, owner
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
 from tests.streams.fanout.waiting import wait_for

@@ -15,13 +15,13 @@ from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, Table
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.hashing import shard_of
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.log import Output, Partition
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.checks.rejections import check_rejections
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest

@@ -12,8 +12,8 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import RegionDeclaration
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition
 from tests.network.link import FarBroker

@@ -8,14 +8,14 @@ from ekko.schemas.blocks import DeltaBlock, Lane, LaneBlock
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.fanout.budget import HORIZON_S
 from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.log import Output, Partition
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.lanes import Sent, read_region
 
 MODEL, REGION, DIM = "ctr", "east", 4

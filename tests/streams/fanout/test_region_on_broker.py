@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ekko.schemas.errors import Fenced
-from ekko.streams.declaring import delete_model
+from ekko.streams.catalogue.declaring import delete_model
 from ekko.streams.fanout import FanoutSettings, RegionFanout, RejectedTopic
 from ekko.streams.kafka import KafkaCluster
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs

@@ -9,9 +9,9 @@ from confluent_kafka.admin import AdminClient
 
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Partition, TopicSpec
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_faults import Faults
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Faults
+from ekko.streams.memory.log import MemoryCluster
 from tests.streams.log.steps import Trim
 
 

@@ -11,15 +11,15 @@ from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.replicas import Member, ReplicaState, ShardPosition
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.manager.history import read_control, read_states
 from ekko.streams.manager.rollback import Region
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_faults import Faults
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Faults
+from ekko.streams.memory.log import MemoryCluster
 
 SHARDS = 3
 

@@ -12,7 +12,7 @@ from ekko.streams.manager.automatic import ACTOR
 from ekko.streams.manager.barriers import denying, rolling_back
 from ekko.streams.manager.intervention import intervene
 from ekko.streams.manager.model import ModelManager
-from ekko.streams.memory_faults import Fate
+from ekko.streams.memory.faults import Fate
 
 from .conftest import World, faulty
 from .test_model import Once

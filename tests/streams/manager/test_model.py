@@ -13,7 +13,7 @@ from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
-from ekko.streams.memory_faults import Fate, Faults
+from ekko.streams.memory.faults import Fate, Faults
 
 from .conftest import World, complete_at, faulty
 

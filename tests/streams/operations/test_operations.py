@@ -13,20 +13,20 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import Fenced, GapError, RolledBack
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager.barriers import Amendment, rolling_back
 from ekko.streams.manager.history import read_states, source_partitions
 from ekko.streams.manager.tenure import Tenure
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_faults import Fate, Faults
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Fate, Faults
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.operations.operation import Collector, Operation, Operator, Outcome
 from ekko.streams.operations.reinstate import Reinstatement
 from ekko.streams.operations.retract import Retraction
 from ekko.streams.publisher import Publisher
-from ekko.streams.shared_catalogue import SharedCatalogue
 from tests.simulation.truth import Truth
 
 MODEL = ModelDeclaration("ctr", shards=3, tables=(TableDeclaration("a", 2), TableDeclaration("b", 5)))

@@ -9,12 +9,12 @@ import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster
-from ekko.streams.memory_broker import MemoryBroker
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.own_broker import MODEL
 from tests.streams.publisher.source_log import USERS, WIDE, apply

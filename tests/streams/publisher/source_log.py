@@ -11,10 +11,10 @@ from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.log import Cluster, Output, Partition, read_all
-from ekko.streams.memory_log import Fate, Faults
+from ekko.streams.memory.log import Fate, Faults
 from ekko.streams.publisher import Publisher
 
 USERS, WIDE = TableDeclaration("users", dim=4), TableDeclaration("wide", dim=64)

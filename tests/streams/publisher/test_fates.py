@@ -6,7 +6,7 @@ from ekko.schemas.errors import (
     ConfigurationError,
     PublishUncertain,
 )
-from ekko.streams.memory_log import Fate, MemoryCluster
+from ekko.streams.memory.log import Fate, MemoryCluster
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.source_log import Uncertain, blocks_in, ones, rows_in
 

@@ -14,7 +14,7 @@ from ekko.schemas.errors import (
     QueueFull,
 )
 from ekko.streams.log import Cluster, TopicSpec, read_all
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.source_log import (
     Stuck,

@@ -12,8 +12,8 @@ import pytest
 from ekko.ops.broker import Broker
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.errors import ConnectionFailed
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 

@@ -17,9 +17,9 @@ from ekko.schemas.errors import (
     RolledBack,
 )
 from ekko.streams.log import Cluster, Output, Partition
-from ekko.streams.memory_log import Fate, MemoryCluster
+from ekko.streams.memory.log import Fate, MemoryCluster
 from ekko.streams.publisher import Publisher
-from ekko.streams.publisher_position import position_shard
+from ekko.streams.publisher.position import position_shard
 from tests.streams.publisher.source_log import Uncertain, blocks_in, ones, roll_back, rows_in
 
 

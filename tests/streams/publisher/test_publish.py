@@ -16,9 +16,9 @@ from ekko.schemas.errors import (
     ConfigurationError,
 )
 from ekko.schemas.hashing import shard_of
-from ekko.streams.declaring import delete_model
+from ekko.streams.catalogue.declaring import delete_model
 from ekko.streams.log import Cluster, TopicSpec
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.source_log import (
     apply,
@@ -137,7 +137,7 @@ def test_a_version_whose_schema_readers_cannot_know_is_refused(
 ) -> None:
     memory, name = memory_model
     newer = [replace(schema, fingerprint=schema.fingerprint ^ 1) for schema in own_schemas()]
-    monkeypatch.setattr("ekko.streams.publisher_model.own_schemas", lambda: newer)
+    monkeypatch.setattr("ekko.streams.publisher.model.own_schemas", lambda: newer)
     with pytest.raises(ConfigurationError, match="does not hold the schema") as error:
         Publisher(name, cluster=memory)
     assert "ekko model apply" in error.value.hint

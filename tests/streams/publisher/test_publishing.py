@@ -11,7 +11,7 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import BadInput
 from ekko.schemas.hashing import shard_of
 from ekko.schemas.quantize import stochastic_round
-from ekko.streams.publishing import (
+from ekko.streams.publisher.batches import (
     BlockLimits,
     check_batch,
     check_position,

@@ -13,7 +13,7 @@ from ekko.schemas.errors import (
     RolledBack,
 )
 from ekko.streams.log import Cluster, Output, Partition
-from ekko.streams.memory_log import MemoryCluster
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.source_log import (
     Stuck,

@@ -5,7 +5,7 @@ import pytest
 
 from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.epochs import Settled
-from ekko.streams.applied import Applied, tell
+from ekko.streams.applier.applied import Applied, tell
 
 NOW_US = 1_700_000_000_000_000
 DAY_US = 86_400_000_000

@@ -12,8 +12,8 @@ from ekko.ops.broker import Broker
 from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import ConfigurationError, MemoryExhausted
-from ekko.streams.declaring import declare
-from ekko.streams.declaring_plan import Declarations
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from tests.streams.lanes_by_hand import Lanes
 from tests.streams.store.conftest import Open

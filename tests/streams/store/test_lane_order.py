@@ -10,7 +10,7 @@ from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.epochs import Barrier, Settled
 from ekko.schemas.errors import GapError
 from ekko.schemas.replicas import LanePosition, SeqRun, ShardPosition
-from ekko.streams.lane_order import LaneOrder
+from ekko.streams.applier.order import LaneOrder
 
 LANES = (Lane.EXPRESS, Lane.BULK)
 

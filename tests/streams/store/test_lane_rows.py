@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ekko.schemas.blocks import LaneBlock
 from ekko.schemas.epochs import Barrier, Settled
-from ekko.streams.lane_rows import merge
+from ekko.streams.applier.rows import merge
 
 
 def block(table: str, arrival: int, effective: int, keys: list[int], dim: int = 2) -> LaneBlock:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ekko.schemas.blocks import Lane
-from ekko.storage.served import Percentiles
-from ekko.streams.latency import LatencyRecorder
+from ekko.storage.serving.served import Percentiles
+from ekko.streams.applier.latency import LatencyRecorder
 
 
 def test_percentiles_are_within_one_per_cent_of_the_exact_ones() -> None:

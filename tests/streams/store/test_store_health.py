@@ -15,7 +15,7 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.errors import EkkoError, StoreUnwritable, TopicMissing
 from ekko.storage.store import Store
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.store_process import StoreProcess, StoreSettings
+from ekko.streams.replica.process import StoreProcess, StoreSettings
 from tests.streams.lanes_by_hand import Lanes
 
 STALL_S = 1.5

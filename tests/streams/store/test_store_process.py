@@ -19,7 +19,7 @@ from ekko.schemas.quantize import to_float
 from ekko.schemas.replicas import Member
 from ekko.schemas.signals import Signal
 from ekko.storage.client import StoreClient
-from ekko.streams.declaring import delete_model
+from ekko.streams.catalogue.declaring import delete_model
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from tests.streams.lanes_by_hand import Lanes

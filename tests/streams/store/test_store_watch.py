@@ -2,9 +2,9 @@
 
 from ekko.schemas.blocks import Lane
 from ekko.schemas.replicas import LanePosition, ReplicaState, ShardPosition
-from ekko.streams.lane_bounds import lost
+from ekko.streams.applier.bounds import lost
 from ekko.streams.log import Bounds, Partition
-from ekko.streams.store_watch import Watchdog, lags, lane_partitions, progress
+from ekko.streams.replica.watch import Watchdog, lags, lane_partitions, progress
 
 STATE = ReplicaState(
     "ctr",

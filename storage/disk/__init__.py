@@ -1,0 +1,1 @@
+"""Rows on disk: one atomic unit a flush, recovery, snapshots."""

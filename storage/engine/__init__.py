@@ -1,0 +1,1 @@
+"""Rows in memory: index, arena, epoch journals."""

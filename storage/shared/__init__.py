@@ -1,0 +1,1 @@
+"""Rows read by other processes through shared memory."""

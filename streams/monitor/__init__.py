@@ -1,0 +1,1 @@
+"""The monitor: low-rate windows on Faust; the logic is pure."""

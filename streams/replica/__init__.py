@@ -1,0 +1,1 @@
+"""The store process: appliers, server, membership, health."""
