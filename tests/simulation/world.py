@@ -115,6 +115,8 @@ class World:
     def check(self) -> None:
         """Every law, at rest."""
         scenario = self.scenario
+        for fanout in self.fanouts:
+            self.environment.watch(fanout.name, fanout.failures)
         truth = Truth(self.environment.brokers[CENTRAL], scenario.model)
         logs = [self._region_log(region) for region in scenario.regions]
         for log in logs:
