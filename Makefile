@@ -21,7 +21,7 @@ demo: $(STAMP) ## a real recommender trains online, two regions serve it: make d
 	@$(BIN)/ekko demo $(ARGS)
 
 test: lint ## all checks and tests but chaos, image and measurements
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## style, types, directions of imports
 	$(BIN)/ruff check
