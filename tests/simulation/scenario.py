@@ -70,7 +70,7 @@ def scenario_of(seed: int) -> Scenario:
         trainers=tuple(rng.random() < 0.5 for _ in range(rng.randint(1, 2))),
         replica_shards={region: _placement(rng, everything) for region in regions},
         budget_bytes_s=rng.choice((None, None, 3_000.0, 30_000.0)),
-        pending_bytes=rng.choice((1 << 30, 1 << 30, 400_000, 20_000)),
+        pending_bytes=rng.choice((1 << 30, 1 << 30, 400_000, 4_000)),
         percentile=rng.choice((0.0, 50.0, 99.0)),
         trouble=rng.choice((0.0, 0.3, 1.0)),
         bad_input=rng.choice((0.0, 0.03)),
