@@ -117,7 +117,9 @@ def raw(address: str, request_line: str) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-@pytest.mark.parametrize("event_us", [2**62 - 1, -1, int((time.time() + 7_200) * 1e6)])
+@pytest.mark.parametrize(
+    "event_us", [2**62 - 1, -1, int((time.time() + 7_200) * 1e6)], ids=["far-future", "before-1970", "in-two-hours"]
+)
 def test_events_of_another_time_are_refused(
     http: urllib3.HTTPConnectionPool, replica: ReplicaDouble, event_us: int
 ) -> None:
