@@ -190,7 +190,7 @@ def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:
-    with pytest.raises(StoreUnwritable, match="/proc/store"):
+    with pytest.raises(ConfigurationError, match="/proc/store"):
         open_store(Path("/proc/store"))
 
 

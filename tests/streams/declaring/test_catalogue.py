@@ -136,7 +136,7 @@ def test_a_tombstone_is_passed_over(cluster: MemoryCluster) -> None:
 def test_a_newer_format_halts_the_reader_each_time_it_is_asked(cluster: MemoryCluster) -> None:
     write(cluster, CTR)
     newer = bytearray(encode(replace(CTR, name="newer")))
-    newer[3] = 99
+    newer[3] = 63
     write(cluster, bytes(newer), replace(CTR, name="after"))
     catalogue = Catalogue(cluster)
     for _ in range(3):

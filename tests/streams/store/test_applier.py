@@ -118,6 +118,10 @@ def test_a_catalogue_that_is_not_there_yet_holds_the_block_back(lanes: Lanes, op
     ahead = lanes.catalogue.end + 1
     lanes.send(EXPRESS, 0)
     lanes.send(EXPRESS, 0, catalogue=ahead)
+    deadline = time.monotonic() + 30
+    while replica.applier.state.shards[0].contiguous < 1:
+        assert time.monotonic() < deadline
+        replica.applier.step(0.0, 0.1)
     for _ in range(3):
         replica.applier.step(0.0, 0.1)
     assert replica.applier.state.shards[0].contiguous == 1

@@ -155,10 +155,10 @@ def test_a_format_that_is_too_new_halts_loudly(
 ) -> None:
     replica = open_replica()
     block = encode(lanes.block(EXPRESS, 0))
-    lanes.write(Output(lanes.partition(EXPRESS, 0), block[:3] + b"\x63" + block[4:]))
+    lanes.write(Output(lanes.partition(EXPRESS, 0), block[:3] + b"\x3f" + block[4:]))
     replica.settle()
     assert isinstance(replica.applier.halted[0], FormatTooNew)
-    assert "format version 99" in caplog.text
+    assert "format version 63" in caplog.text
     assert 1 not in replica.applier.halted
 
 
