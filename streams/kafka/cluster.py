@@ -67,6 +67,7 @@ class KafkaCluster:
         if not bootstrap:
             raise ConfigurationError("no Kafka bootstrap is given", hint="use --bootstrap HOST:PORT or EKKO_BOOTSTRAP")
         self._bootstrap = bootstrap
+        self._given = settings
         self._timeout_s = timeout_s
         self._timeouts = {"operation_timeout": timeout_s, "request_timeout": timeout_s}
         self._settings: dict[str, Any] = {
@@ -228,8 +229,10 @@ class KafkaCluster:
         self._wait(lambda: self._usable(missing.values()), f"creating {', '.join(missing)}")
 
     def _usable(self, specs: Iterable[TopicSpec]) -> bool:
+        # A client of its own: this one may still know a deleted topic of the same name, and ask its leader in vain.
+        fresh = KafkaCluster(self._bootstrap, self._given, timeout_s=min(2.0, self._timeout_s))
         try:
-            self.bounds(Partition(spec.name, number) for spec in specs for number in range(spec.partitions))
+            fresh.bounds(Partition(spec.name, number) for spec in specs for number in range(spec.partitions))
         except (TopicMissing, ConnectionFailed):  # a leader is elected within about 100 ms of the creation
             return False
         return True
