@@ -1,14 +1,13 @@
 """A hundred seeds hold, and every planted bug is caught by one of the first."""
 
-import itertools
 import logging
-import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.simulation.__main__ import failures, replay_command
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import simulate
 
@@ -18,8 +17,11 @@ SEEDS_A_MUTATION = 60
 
 @pytest.mark.timeout(1200)
 def test_all_laws_hold() -> None:
-    found = list(itertools.islice(failures(range(SEEDS), min(os.cpu_count() or 1, 4)), 3))
-    assert not found, "\n".join(f"{failure}\nreplay: {replay_command(seed)}" for seed, failure in found)
+    """The command itself, since its hash seed is fixed and no client of another test lives in its forks."""
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "all laws held" in run.stdout
 
 
 @pytest.mark.timeout(600)
