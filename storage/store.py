@@ -4,6 +4,7 @@ One thread applies, undoes and flushes; any thread (and any process, see `reader
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
@@ -14,7 +15,7 @@ from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.storage.disk.durable import Durable
 from ekko.storage.disk.entry_source import EntrySource
 from ekko.storage.disk.flush import Flusher
-from ekko.storage.disk.manifest import TableEntry, decode_manifest
+from ekko.storage.disk.manifest import TableEntry, decode_manifest, decode_voids, encode_voids
 from ekko.storage.disk.recovery import recover
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.engine.admission import check_dim, check_identity, check_room, check_shapes, locating
@@ -22,15 +23,14 @@ from ekko.storage.engine.arena import row_bytes
 from ekko.storage.engine.journal_budget import over_budget, relieve
 from ekko.storage.engine.table import Table
 from ekko.storage.shared.reader_handle import ReaderHandle
-from ekko.storage.shared.sharing import Sharing
-from ekko.storage.store_reads import StoreReads
+from ekko.storage.store_states import StoreStates
 
 _FLUSH_INTERVAL_S = 2.0
 _FLUSH_ROWS = 500_000
 _SLOTS_MAX = (1 << 31) - 2
 
 
-class Store(StoreReads):
+class Store(StoreStates):
     """Rows and journals of one model. Made by `open`.
 
     Attributes:
@@ -40,13 +40,11 @@ class Store(StoreReads):
     def __init__(
         self, path: Path, model: ModelDeclaration, state: ReplicaState, memory_bytes: int, durable: Durable
     ) -> None:
-        super().__init__(model)
+        super().__init__(path, model, tuple(state.shards), memory_bytes, durable)
         self.state = state
         self._path = path
-        self._sharing = Sharing(path, model, tuple(state.shards))
-        self._memory = memory_bytes
-        self._durable = durable
         self._flusher = Flusher(durable, self._tables)
+        self._kept: tuple[EpochRange, ...] = ()
         self._touched = 0
         self._due_s: float | None = None
 
@@ -101,9 +99,18 @@ class Store(StoreReads):
             check_dim(self._path, entry, self._tables[entry.name].declaration)
         self._directory.recover(manifest)
         recover(self._durable, manifest, self._tables)
-        self.state = manifest.state
+        self._pin(self._directory.pinned)
         self._flusher.recover(manifest)
+        self._undo_kept()
+        self.state = replace(manifest.state, voids=self._directory.voids)
         self._sharing.limit(self._directory)
+
+    def _undo_kept(self) -> None:
+        """Undo again what was undone in memory since the last flush."""
+        kept = self._durable.kept_voids()
+        self._kept = self._directory.voids if kept is None else decode_voids(kept)
+        for void in self._kept:
+            self.undo(void)
 
     def add_table(self, table: TableDeclaration) -> None:
         """Make room for a table that the catalogue has gained; harmless when repeated."""
@@ -121,7 +128,9 @@ class Store(StoreReads):
         rows = min(self._memory // row_bytes(table.dim) + 1, _SLOTS_MAX)
         entries = min(2 * self._memory // (table.dim * 4) + 1, _SLOTS_MAX)  # twice what the journal budget allows
         source = EntrySource(table.name, table.dim, self._durable, self._directory)
-        self._tables[table.name] = Table(table, rows, entries, source)
+        made = self._tables[table.name] = Table(table, rows, entries, source)
+        if self.pinned is not None:
+            made.pin(self.pinned, 0)
 
     def apply(self, table: str, arrival: int, effective: int, keys: UInt64s, deltas: Int32s) -> int:
         """Add deltas of epoch `effective`, which arrived in epoch `arrival`; the number of rows changed.
@@ -160,28 +169,21 @@ class Store(StoreReads):
         directory.check_state(void.first)
         labels = [label for label in directory.labels if label in void]
         rows = sum(table.undo(void.first, void.last) for table in self._tables.values()) if labels else 0
+        self._move_pin(void)
         directory.remove(labels)
         directory.voids = (*directory.voids, void)
         self._touched += rows
         return rows
 
-    def raise_bound(self, state: int) -> None:
-        """Give up undoing states before `state`, and forget their journals; nothing if the bound is there already."""
-        if state > self._directory.bound:
-            self._directory.raise_bound(state)
-            self._keep_to_bound()
+    def keep_voids(self) -> None:
+        """Make durable what was undone, at the cost of one small write: a start undoes it again in what was flushed.
 
-    def withdraw(self, ranges: Sequence[EpochRange]) -> None:
-        """Withdraw model states: the journals on both sides of each become one. Voids known so far must be undone."""
-        for source, target in self._directory.withdraw(ranges):
-            for table in self._tables.values():
-                table.unite(source, target)
-        self._keep_to_bound()
-
-    def _keep_to_bound(self) -> None:
-        self._sharing.limit(self._directory)  # told before the journals go
-        for table in self._tables.values():
-            table.drop_below(self._directory.bound)
+        Raises:
+            StoreUnwritable: it is not durable yet; call again.
+        """
+        if self._directory.voids != self._kept:
+            self._durable.keep_voids(encode_voids(self._directory.voids))
+            self._kept = self._directory.voids
 
     def publish(self, state: ReplicaState, *, serving: bool) -> None:
         """Tell readers in other processes the version vector that the rows contain, and whether they may be read."""
@@ -195,6 +197,14 @@ class Store(StoreReads):
     def flushed(self) -> ReplicaState | None:
         """State of the last durable flush, None before the first."""
         return self._flusher.flushed
+
+    @property
+    def recoverable(self) -> ReplicaState | None:
+        """State that a start would find: that of the last flush, with the voids that are undone again."""
+        flushed = self.flushed
+        if flushed is None:
+            return None
+        return replace(flushed, voids=tuple(dict.fromkeys((*flushed.voids, *self._kept))))
 
     def flush_due(self, now_s: float) -> bool:
         """Whether it is time to flush: rows enough have changed, or time enough has passed, and none is under way."""
@@ -245,10 +255,6 @@ class Store(StoreReads):
         assert not self.flushing
         assert isinstance(self._durable, RocksDurable), "only what is on disk can be linked"
         self._durable.checkpoint(folder)
-
-    def memory_bytes(self) -> int:
-        """Bytes of rows, index, journals and flush buffers in use."""
-        return sum(table.memory_bytes() for table in self._tables.values()) + self._durable.memory_bytes()
 
     def close(self) -> None:
         """Let a flush under way end and release the folder. What was not flushed is read from the lanes again."""

@@ -35,6 +35,11 @@ class StoreReads:
         return self._directory.bound
 
     @property
+    def pinned(self) -> int | None:
+        """The model state whose rows stay in memory beside the current ones, see `Store.pin`."""
+        return self._directory.pinned
+
+    @property
     def overflows(self) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Table -> (rows whose values wrapped around since the start, the last such keys); only tables with some."""
         return {
@@ -58,12 +63,21 @@ class StoreReads:
         self._directory.check_state(as_of)  # its journals may have gone while they were read
         return found
 
-    def items(self, table: str, as_of: int | None = None) -> Iterator[tuple[UInt64s, Int32s]]:
-        """All rows that are not zero, in runs of keys uint64[N] and rows int32[N, dim]."""
+    def items(
+        self, table: str, as_of: int | None = None, *, idle_since: int | None = None
+    ) -> Iterator[tuple[UInt64s, Int32s]]:
+        """All rows that are not zero, in runs of keys uint64[N] and rows int32[N, dim].
+
+        Args:
+            idle_since: only rows into which nothing has arrived in this epoch or later.
+        """
         arena, index = self._table(table).arena, self._table(table).index
         for start in range(0, arena.top, _ITEMS_AT_ONCE):
             keys = arena.keys[start : min(start + _ITEMS_AT_ONCE, arena.top)].copy()
-            keys = keys[index.find_shared(keys) == np.arange(start, start + len(keys))]  # the others' slots are free
+            chosen = index.find_shared(keys) == np.arange(start, start + len(keys))  # the others' slots are free
+            if idle_since is not None:
+                chosen &= arena.arrivals[start : start + len(keys)] < idle_since
+            keys = keys[chosen]
             rows, found = self.lookup(table, keys, as_of)
             yield keys[found], rows[found]
 

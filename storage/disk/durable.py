@@ -68,6 +68,18 @@ class Durable(Protocol):
         """The last manifest committed, None in a new store."""
         ...
 
+    def keep_voids(self, voids: bytes) -> None:
+        """Make voids durable at once, in place of those kept before, beside a commit that may be under way.
+
+        Raises:
+            StoreUnwritable: as `commit`.
+        """
+        ...
+
+    def kept_voids(self) -> bytes | None:
+        """The voids kept last, None if none ever were."""
+        ...
+
     def scan(self, prefix: bytes, width: int) -> Iterator[tuple[UInt64s, Bytes]]:
         """Cells under `prefix` in ascending key order, in runs: keys uint64[N] and values uint8[N, width].
 

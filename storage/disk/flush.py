@@ -45,6 +45,7 @@ class Capture:
     journals: tuple[JournalEntry, ...]
     next_journal: int
     garbage: frozenset[int]
+    pinned: int | None
     rows: tuple[tuple[str, Slots, Cells], ...]
     entries: tuple[Cells, ...]
 
@@ -153,6 +154,7 @@ class Flusher:
             journals=directory.entries(),
             next_journal=directory.next_number,
             garbage=frozenset(directory.garbage),
+            pinned=directory.pinned,
             rows=rows,
             entries=tuple(entries),
         )
@@ -213,6 +215,7 @@ class Flusher:
             journals=capture.journals,
             next_journal=capture.next_journal,
             garbage=tuple(sorted(capture.garbage)),
+            pinned=capture.pinned,
         )
         row_cells = tuple(cells for _, _, cells in capture.rows)
         self._durable.commit(Batch((*capture.entries, *row_cells), encode_manifest(manifest)))

@@ -48,6 +48,7 @@ class Manifest:
         state: the replica's version vector as of the flush.
         withdrawn: model states whose journals were united with the one before.
         next_journal: the next number for a journal. garbage: numbers whose cells are to be erased.
+        pinned: the model state whose overlay stays in memory.
     """
 
     state: ReplicaState
@@ -56,6 +57,7 @@ class Manifest:
     journals: tuple[JournalEntry, ...]
     next_journal: int
     garbage: tuple[int, ...]
+    pinned: int | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -75,8 +77,26 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "journals": [[journal.label, journal.numbers] for journal in manifest.journals],
         "next_journal": manifest.next_journal,
         "garbage": manifest.garbage,
+        "pinned": manifest.pinned,
     }
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def encode_voids(voids: tuple[EpochRange, ...]) -> bytes:
+    """Voids that are kept beside the manifest, as UTF-8 JSON."""
+    return json.dumps(voids, separators=(",", ":")).encode()
+
+
+def decode_voids(data: bytes) -> tuple[EpochRange, ...]:
+    """Read what `encode_voids` wrote.
+
+    Raises:
+        StoreCorrupt: it is something else.
+    """
+    try:
+        return _ranges(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(f"the store's voids cannot be read: {error}") from error
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -119,6 +139,7 @@ def _manifest(body: dict[str, Any]) -> Manifest:
         journals=tuple(JournalEntry(label, tuple(numbers)) for label, numbers in body["journals"]),
         next_journal=body["next_journal"],
         garbage=tuple(body["garbage"]),
+        pinned=body.get("pinned"),  # absent in folders of the first version
     )
 
 

@@ -1,13 +1,12 @@
 """RocksDB as the keeper of a store, and the only importer of rocksdict.
 
 Cells never pass through RocksDB's memtable: each commit is one sorted file, written beside the database, synced, and
-ingested atomically (measured: 0.9-2.5 M rows/s against 0.1-0.3 M for writes). No write-ahead log: the lanes are it.
+ingested atomically (measured: 0.9-2.5 M rows/s against 0.1-0.3 M for writes). They need no log: the lanes are it.
 """
 
 import functools
 import secrets
 import shutil
-import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
@@ -27,6 +26,7 @@ from rocksdict import (
     Rdict,
     ReadOptions,
     SstFileWriter,
+    WriteOptions,
 )
 
 from ekko.schemas.errors import EkkoError
@@ -34,8 +34,9 @@ from ekko.schemas.hashing import UInt64s
 from ekko.storage.disk.disk_trouble import corrupt, unwritable
 from ekko.storage.disk.durable import Batch, Bytes, Cells
 from ekko.storage.disk.folder_lock import FolderLock
+from ekko.storage.disk.packing import joined_keys, joined_values
 from ekko.storage.disk.sst_builder import SstBuilder
-from ekko.storage.engine.cells import COMMITS, MANIFEST, end_of
+from ekko.storage.engine.cells import COMMITS, MANIFEST, VOIDS, end_of
 
 _CELLS_AT_ONCE = 8192
 _INLINE_CELLS = 4096
@@ -112,6 +113,19 @@ class RocksDurable:
         """The last manifest committed."""
         return self._value(MANIFEST)
 
+    def keep_voids(self, voids: bytes) -> None:
+        """One synced write, the only one that passes through RocksDB's own log; see `Durable.keep_voids`."""
+        synced = WriteOptions()
+        synced.sync = True
+        try:
+            self._database.put(VOIDS, voids, synced)
+        except Exception as error:
+            raise unwritable(self._path, error) from error
+
+    def kept_voids(self) -> bytes | None:
+        """See `Durable.kept_voids`."""
+        return self._value(VOIDS)
+
     def scan(self, prefix: bytes, width: int) -> Iterator[tuple[UInt64s, Bytes]]:
         """See `Durable.scan`; checksums are verified by RocksDB on the way."""
         reads = ReadOptions()
@@ -138,7 +152,7 @@ class RocksDurable:
     def fetch(self, prefix: bytes, keys: UInt64s, width: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
         """See `Durable.fetch`."""
         try:
-            found: list[bytes | None] = self._database.get([*_joined_keys(prefix, keys)]) or []
+            found: list[bytes | None] = self._database.get([*joined_keys(prefix, keys)]) or []
         except Exception as error:
             raise corrupt(self._path, error) from error
         present = np.fromiter((value is not None for value in found), np.bool_, len(keys))
@@ -234,8 +248,8 @@ def _write_cells(writer: SstFileWriter, cells: Cells) -> None:
     order = np.argsort(cells.keys)
     for start in range(0, len(order), _CELLS_AT_ONCE):
         part = order[start : start + _CELLS_AT_ONCE]
-        keys = _joined_keys(cells.prefix, cells.keys[part])
-        values = _joined_values(cells, part)
+        keys = joined_keys(cells.prefix, cells.keys[part])
+        values = joined_values(cells, part)
         present = cells.present[part]
         edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(part)]
         for first, last in pairwise(edges):
@@ -244,19 +258,6 @@ def _write_cells(writer: SstFileWriter, cells: Cells) -> None:
                 deque(map(writer.__setitem__, keys[run], values[run]), maxlen=0)
             else:
                 deque(map(writer.__delitem__, keys[run]), maxlen=0)
-
-
-def _joined_keys(prefix: bytes, keys: UInt64s) -> list[bytes]:
-    joined = np.empty((len(keys), len(prefix) + 8), dtype=np.uint8)
-    joined[:, : len(prefix)] = np.frombuffer(prefix, dtype=np.uint8)
-    joined[:, len(prefix) :] = keys.astype(">u8").view(np.uint8).reshape(-1, 8)
-    return list(struct.unpack(f"{joined.shape[1]}s" * len(keys), joined.data))
-
-
-def _joined_values(cells: Cells, part: npt.NDArray[np.int64]) -> list[bytes]:
-    columns = [np.ascontiguousarray(column[part]).reshape(len(part), -1).view(np.uint8) for column in cells.columns]
-    joined = np.concatenate(columns, axis=1)
-    return list(struct.unpack(f"{joined.shape[1]}s" * len(part), joined.data))
 
 
 def _opened(path: Path) -> Rdict:

@@ -8,8 +8,9 @@ from ekko.schemas.hashing import UInt64s
 from ekko.storage.engine.free_list import FreeList
 from ekko.storage.engine.index import ENTRY_BYTES, Slots
 from ekko.storage.engine.memory import Array, Column
+from ekko.storage.engine.pinned import COLUMN_BYTES as PINNED_BYTES
 
-_COLUMN_BYTES = 8 + 4 + 4 + 4 + 4 + 1 + 8
+_COLUMN_BYTES = 8 + 4 + 4 + 4 + 4 + 1 + 8 + PINNED_BYTES
 
 
 def row_bytes(dim: int) -> int:

@@ -3,12 +3,14 @@
 `J` journal u32 table u16 key u64 -> row: one cell an entry (zero values are kept).
 `M` -> manifest.
 `N` -> commits so far, u64.
+`V` -> voids undone in memory, perhaps not in the rows yet: a start undoes those that the manifest lacks.
 `R` table u16 key u64 -> arrival epoch u32, row: one cell a row that is not zero.
 Numbers in prefixes and keys are big-endian, so that cells sort by number; arrival and row values are little-endian.
 """
 
 MANIFEST = b"M"
 COMMITS = b"N"
+VOIDS = b"V"
 
 
 def rows_prefix(table: int) -> bytes:

@@ -39,7 +39,8 @@ def relieve(tables: Mapping[str, Table], directory: JournalDirectory, memory: in
 
 
 def _resident(tables: Mapping[str, Table]) -> int:
-    return sum(table.pool.resident_bytes for table in tables.values())
+    """Bytes of journal values that could leave memory."""
+    return sum(table.pool.resident_bytes - table.pinned.count * table.declaration.dim * 4 for table in tables.values())
 
 
 def _all(tables: Mapping[str, Table]) -> int:

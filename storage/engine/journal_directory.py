@@ -18,6 +18,7 @@ class JournalDirectory:
     Attributes:
         bound: the oldest model state that can be undone; deltas of earlier epochs make no journal.
         voids: epochs whose deltas are never applied (again). withdrawn: states nobody may go back to.
+        pinned: the model state whose overlay stays in memory; it is never withdrawn nor below the bound.
         garbage: numbers on disk that no label uses any more.
     """
 
@@ -25,6 +26,7 @@ class JournalDirectory:
         self.bound = 0
         self.voids: tuple[EpochRange, ...] = ()
         self.withdrawn: tuple[EpochRange, ...] = ()
+        self.pinned: int | None = None
         self.garbage: set[int] = set()
         self._numbers: dict[int, tuple[int, ...]] = {}
         self._next = 0
@@ -34,6 +36,7 @@ class JournalDirectory:
         self.bound = manifest.state.bound
         self.voids = manifest.state.voids
         self.withdrawn = manifest.withdrawn
+        self.pinned = manifest.pinned
         self.garbage = set(manifest.garbage)
         self._numbers = {journal.label: journal.numbers for journal in manifest.journals}
         self._next = manifest.next_journal
@@ -93,12 +96,20 @@ class JournalDirectory:
             self.garbage.update(self._numbers.pop(label, ()))
 
     def raise_bound(self, state: int) -> None:
-        """Give up undoing states before `state`."""
-        self.bound = max(self.bound, state)
+        """Give up undoing states before `state`, but never the pinned one."""
+        self.bound = max(self.bound, state if self.pinned is None else min(state, self.pinned))
         self.remove([label for label in self.labels if label < self.bound])
 
     def withdraw(self, ranges: Sequence[EpochRange]) -> list[tuple[int, int]]:
-        """Withdraw states; pairs (source, target) of journals to unite, in the order in which to do it."""
+        """Withdraw states; pairs (source, target) of journals to unite, in the order in which to do it.
+
+        Raises:
+            StateUnavailable: one of them is pinned; nothing was changed.
+        """
+        if self.pinned is not None and any(self.pinned in states for states in ranges):
+            raise StateUnavailable(
+                f"model state {self.pinned} is pinned here: it cannot be withdrawn", hint="unpin it before"
+            )
         self.withdrawn = _joined((*self.withdrawn, *ranges))
         bound = self.bound
         while self.is_withdrawn(bound):

@@ -20,6 +20,7 @@ from ekko.storage.engine.chains import oldest_since
 from ekko.storage.engine.index import KeyIndex, Slots
 from ekko.storage.engine.journal import JournalPool
 from ekko.storage.engine.memory import Array
+from ekko.storage.engine.pinned import PinnedState
 
 Bools = npt.NDArray[np.bool_]
 
@@ -42,6 +43,7 @@ class TableReader:
         self._index = KeyIndex(arrays)
         self._arena = Arena(arrays)
         self._pool = JournalPool(arrays)
+        self._pinned = PinnedState(arrays)
         self._dim = self._arena.rows.shape[1]
 
     def lookup(self, keys: UInt64s, as_of: int | None = None) -> tuple[Int32s, Bools]:
@@ -93,13 +95,15 @@ class TableReader:
 
     def _overlay(self, slots: Slots, rows: Int32s, as_of: int) -> Slots:
         """Lay what the keys were at the start of `as_of` over their rows; the indices of those that escaped."""
-        pool = self._pool
-        entries = oldest_since(self._arena, pool, slots, as_of)
+        pool, pinned = self._pool, self._pinned.state == as_of
+        entries = self._pinned.entries(slots) if pinned else oldest_since(self._arena, pool, slots, as_of)
         laid = np.flatnonzero(entries >= 0)
         entries = entries[laid]
         places = pool.places.take(entries).astype(np.int64) - 1
         resident = places >= 0
         rows[laid[resident]] = pool.values.take(places[resident], axis=0)
+        if pinned and self._pinned.state != as_of:
+            return np.arange(len(slots))  # another state was pinned meanwhile
         if resident.all():
             return np.empty(0, dtype=np.int64)
         return self._fetch(slots, rows, laid[~resident], pool.labels.take(entries[~resident]))

@@ -7,6 +7,7 @@ versions, so that readers never see half of one (see `reading`).
 import numpy as np
 
 from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.errors import MemoryExhausted
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.disk.entry_source import EntrySource
@@ -17,6 +18,7 @@ from ekko.storage.engine.journal import ENTRY_BYTES, JournalPool, journal_column
 from ekko.storage.engine.memory import Array, Segment
 from ekko.storage.engine.merging import sum_duplicates
 from ekko.storage.engine.overflow import Overflows
+from ekko.storage.engine.pinned import PinnedState, pinned_columns
 from ekko.storage.engine.prefault import Prefaulter
 from ekko.storage.engine.reading import Bools, TableReader, nonzero_rows
 from ekko.storage.engine.scatter import scatter
@@ -45,11 +47,13 @@ class Table:
             *index_columns(capacity),
             *arena_columns(capacity, declaration.dim),
             *journal_columns(entry_capacity, declaration.dim),
+            *pinned_columns(capacity),
         ]
         self.segment = Segment.create(columns)
         self.index = KeyIndex(self.segment.arrays)
         self.arena = Arena(self.segment.arrays)
         self.pool = JournalPool(self.segment.arrays)
+        self.pinned = PinnedState(self.segment.arrays)
         self.reader = TableReader(self.segment.arrays, source)
         self._prefaulter = Prefaulter()
         self._prefaulter.watch(self.arena.rows, lambda: self.arena.top * declaration.dim * 4)
@@ -120,6 +124,22 @@ class Table:
         self.pool.free(entries)
         return len(slots)
 
+    def pin(self, state: int, room: int) -> None:
+        """Keep what every key was at the start of `state` in memory, one look away; instead of any other state.
+
+        Raises:
+            MemoryExhausted: its values do not fit into `room` bytes; unpin then.
+        """
+        entries = self.pinned.pin(state, self.pool, self.arena.top)
+        needed = int((self.pool.places.take(entries) == 0).sum()) * self.declaration.dim * 4
+        if needed > room:
+            raise MemoryExhausted(
+                f"{needed} bytes of table {self.declaration.name} as of state {state} do not fit into {room}",
+                hint="give the store more --memory, or pin a newer state",
+            )
+        for start in range(0, len(entries), _LET_GO):
+            self._bring_in(entries[start : start + _LET_GO])
+
     def drop_below(self, label: int) -> None:
         """Forget the journals below `label`."""
         self.pool.free(self.pool.select(0, label - 1))
@@ -137,6 +157,7 @@ class Table:
         pool = self.pool
         entries = pool.select(0, last)
         entries = entries[~pool.dirty.take(entries) & (pool.places.take(entries) != 0)]
+        entries = entries[~self.pinned.holds(pool, entries)]
         for start in range(0, len(entries), _LET_GO):
             part = entries[start : start + _LET_GO]
             slots = distinct(pool.slots.take(part)) - 1
@@ -187,6 +208,7 @@ class Table:
         entries = self.pool.add(slots, label, self.arena.heads.take(slots), self.arena.rows, slots)
         self.arena.heads[slots] = entries + 1
         self.arena.newest[slots] = label + 1
+        self.pinned.offer(self.pool, slots, entries, label)
 
     def _journal_between(self, slots: Slots, later: Later, label: int) -> None:
         """First touch in an older epoch: the oldest later entry's value is the entry, put behind it in the chain."""
@@ -198,6 +220,7 @@ class Table:
         places = self.pool.places.take(after).astype(np.int64) - 1
         entries = self.pool.add(slots[missing], label, later.reached[missing] + 1, self.pool.values, places)
         self.pool.previous[after] = entries + 1
+        self.pinned.offer(self.pool, slots[missing], entries, label)
 
     def _values(self, entries: Slots) -> Int32s:
         """Values of entries, from memory or disk."""
@@ -226,11 +249,11 @@ class Table:
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
         """Undo for slots with entries in journals first..last: those without a later one get their old row as it is."""
         later = self.arena.newest.take(slots) > last + 1
-        self._restore(slots[~later], first)
+        self._restore(slots[~later], first, last)
         self._take_back_before(slots[later], first, last)
         self.arena.dirty[slots] = True
 
-    def _restore(self, slots: Slots, first: int) -> None:
+    def _restore(self, slots: Slots, first: int, last: int) -> None:
         arena, pool = self.arena, self.pool
         before = later_entries(arena, pool, slots, first - 1)
         rows = self._values(before.oldest)
@@ -239,6 +262,7 @@ class Table:
         scatter(arena.rows, slots, rows)
         arena.heads[slots] = before.reached + 1
         arena.newest[slots] = label_of_entries(pool, before.reached)
+        self.pinned.undo(pool, slots, first, last, None)
         arena.end_write(slots, versions)
 
     def _take_back_before(self, slots: Slots, first: int, last: int) -> None:
@@ -255,6 +279,7 @@ class Table:
         scatter(arena.rows, slots, rows)
         pool.add_to(after.entries, changes.take(after.owners, axis=0))
         pool.previous[after.oldest] = before.reached + 1
+        self.pinned.undo(pool, slots, first, last, after.oldest)
         arena.end_write(slots, versions)
         self.overflows.check(rows, changes, arena.keys, slots)
 
@@ -273,6 +298,7 @@ class Table:
         pool.previous[kept] = pool.previous.take(doubles)
         pool.dirty[kept] = pool.dirty.take(doubles)
         pool.labels[entries] = target
+        self.pinned.replace(slots[both], doubles, kept)
         at_head = arena.heads.take(slots) == entries + 1
         arena.newest[slots[at_head]] = target + 1
         arena.end_write(slots, versions)

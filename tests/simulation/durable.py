@@ -20,6 +20,7 @@ class Disk:
     def __init__(self) -> None:
         self.cells: dict[bytes, dict[int, bytes]] = {}
         self.manifest: bytes | None = None
+        self.voids: bytes | None = None
 
 
 class MemoryDurable:
@@ -59,6 +60,16 @@ class MemoryDurable:
     def manifest(self) -> bytes | None:
         """See `Durable.manifest`."""
         return self._disk.manifest
+
+    def keep_voids(self, voids: bytes) -> None:
+        """See `Durable.keep_voids`."""
+        self._doom.pass_moment("before voids are kept")
+        self._disk.voids = voids
+        self._doom.pass_moment("after voids are kept")
+
+    def kept_voids(self) -> bytes | None:
+        """See `Durable.kept_voids`."""
+        return self._disk.voids
 
     def scan(self, prefix: bytes, width: int) -> Iterator[tuple[UInt64s, Bytes]]:
         """See `Durable.scan`."""

@@ -14,6 +14,7 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import StateUnavailable
 from ekko.storage.disk.durable import Durable
 from ekko.storage.disk.rocks import RocksDurable
+from ekko.storage.engine.chains import oldest_since
 from ekko.storage.store import Store
 from tests.simulation.durable import Disk, MemoryDurable
 from tests.simulation.faults import Doom
@@ -39,6 +40,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.epoch, self.durable_epoch = 0, 0
         self.unlearnt: list[EpochRange] = []
         self.withdrawn: set[int] = set()
+        self.kept_voids: set[EpochRange] = set()
+        self.durable_pin: int | None = None
 
     def keeper(self) -> Durable:
         return MemoryDurable(self.disk, Doom())
@@ -116,6 +119,10 @@ class StoreMachine(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(0, self.epoch))
         states = EpochRange(first, min(self.epoch, first + data.draw(st.integers(0, 2))))
+        if self.store.pinned is not None and self.store.pinned in states:
+            with pytest.raises(StateUnavailable):
+                self.store.withdraw([states])
+            return
         self.withdrawn.update(range(states.first, states.last + 1))
         self.store.withdraw([states])
 
@@ -125,11 +132,35 @@ class StoreMachine(RuleBasedStateMachine):
         state = min(oldest, self.epoch - back)
         if state > self.store.bound and state not in self.withdrawn:
             self.store.raise_bound(state)
+            assert self.store.bound in (state, self.store.pinned)
+
+    @rule(back=st.integers(-1, 5))
+    def pin(self, back: int) -> None:
+        state = max(self.store.bound, self.epoch - back)
+        if state in self.withdrawn:
+            with pytest.raises(StateUnavailable):
+                self.store.pin(state)
+        else:
+            self.store.pin(state)
+            assert self.store.pinned == state
+
+    @rule()
+    def unpin(self) -> None:
+        self.store.unpin()
+        assert self.store.pinned is None
 
     @rule()
     def flush(self) -> None:
         self.store.flush(self.store.state)
         self.durable_truth, self.durable_epoch = self.truth.copy(), self.epoch
+        self.durable_pin = self.store.pinned
+        self.durable_pin = self.store.pinned
+
+    @rule()
+    def keep_voids(self) -> None:
+        """What was undone is durable before the next flush."""
+        self.store.keep_voids()
+        self.kept_voids = set(self.truth.voids)
 
     @rule(back=st.integers(0, 3))
     def let_values_go(self, back: int) -> None:
@@ -140,11 +171,18 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def kill_and_reopen(self) -> None:
         """What was not flushed is gone; the lanes bring it again (here: they do not, and time goes on)."""
+        for void in self.kept_voids:
+            self.durable_truth.undo(void)
         lost = [void for void in self.truth.voids if void not in self.durable_truth.voids]
         self.store.close()
+        recoverable = self.store.recoverable
         self.store = self.opened()
+        assert recoverable is None or set(self.store.state.voids) == set(recoverable.voids)
+        assert (self.store.pinned is None) == (self.durable_pin is None)
         self.truth = self.durable_truth.copy()
         self.withdrawn.update(*(range(states.first, states.last + 1) for states in self.store._directory.withdrawn))
+        if self.store.pinned in self.withdrawn:
+            self.store.unpin()
         self.store.withdraw([EpochRange(state, state) for state in sorted(self.withdrawn)] if not lost else [])
         for void in lost:
             if void.first >= self.store.bound:
@@ -164,6 +202,19 @@ class StoreMachine(RuleBasedStateMachine):
                     continue
                 keys, rows = _joined(self.store, table, as_of)
                 assert dict(zip(keys, rows, strict=True)) == self.truth.rows(table.name, as_of), (table.name, as_of)
+
+    @invariant()
+    def the_pinned_state_is_whole_and_in_memory(self) -> None:
+        state = self.store.pinned
+        for table in self.store._tables.values():
+            assert table.pinned.state == state
+            if state is None:
+                continue
+            slots = np.arange(table.arena.top)
+            entries = table.pinned.entries(slots)
+            assert (entries == oldest_since(table.arena, table.pool, slots, state)).all()
+            assert table.pinned.count == (entries >= 0).sum()
+            assert table.pool.places.take(entries[entries >= 0]).all()
 
     def teardown(self) -> None:
         self.store.close()
