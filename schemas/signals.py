@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from ekko.schemas.errors import BadInput
 
+PENDING_BYTES = "pending_bytes"
+"""Metric of a fan-out: bytes of memory that rows take which wait for bandwidth; `count` is how many rows wait."""
 _MAX_AHEAD_US = 3_600 * 1_000_000
 """Clocks of serving processes may be wrong by so much; what lies further ahead would hold up the monitor's time."""
 
@@ -14,7 +16,7 @@ class Signal:
 
     Attributes:
         source: who measured: 'serving', 'store', 'fanout' or 'trainer', then '/' and its name.
-        metric: e.g. 'requests', 'gradient_norm', 'log_loss', 'auc', 'update_latency_ms'.
+        metric: e.g. 'requests', 'gradient_norm', 'log_loss', 'auc', 'update_latency_ms', 'pending_bytes'.
         cohort: 'live' or 'baseline'.
         value: sum over `count` observations.
         event_us: end of the interval measured, microseconds since 1970.

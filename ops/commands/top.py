@@ -9,22 +9,19 @@ from ekko.ops.options import Bootstrap, Config
 app = typer.Typer()
 
 
-@app.command(epilog="Example: ekko top --bootstrap 127.0.0.1:9092 --fanout-metrics 127.0.0.1:9101")
+@app.command(epilog="Example: ekko top --bootstrap 127.0.0.1:9092")
 def top(
     *,
     bootstrap: Bootstrap = None,
     config: Config = None,
-    fanout_metrics: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="Metrics of a fan-out (`ekko fanout --metrics-port`). Repeatable."),
-    ] = None,
     every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two frames.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end, for scripts.")] = False,
 ) -> None:
-    """Watch models, regions and replicas: update latency a lane, rows/s, lag, what is pending, states, who is ready.
+    """Watch models, regions and replicas: update latency a lane, rows/s, lag, what is pending, states, quality.
 
-    Replicas are found in the log and asked over HTTP; one that does not answer is named. Rates are those between two
-    frames. Ends with Ctrl-C. Whether something is wrong, and what to do then, is told by `ekko status`.
+    Replicas are found in the log and asked over HTTP; one that does not answer is named. What waits at fan-outs, and
+    the log loss or AUC of live rows beside the baseline's, is read from the models' signals. Rates are those between
+    two frames. Ends with Ctrl-C. Whether something is wrong, and what to do then, is told by `ekko status`.
     """
     import logging
     import time
@@ -36,18 +33,19 @@ def top(
     from ekko.ops.settings import load
     from ekko.ops.status import facts, live
     from ekko.ops.status.sample import Sample, read_sample
+    from ekko.ops.status.signals import SignalTail
 
     logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log would tear the frame
     settings = load(config, bootstrap=bootstrap)
-    asked = list(fanout_metrics or ())
 
     def frame(earlier: Sample | None) -> tuple[Sample, Group]:
         found = facts.read(central, lambda region: region_cluster(settings, region))
-        sample = read_sample(found, asked)
+        sample = read_sample(found, tail.read(model.model.name for model in found.models))
         return sample, live.render(found, sample, earlier, int(time.time() * 1e6))
 
     console = Console(width=160) if once else Console()
     with closing(central_cluster(settings)) as central:
+        tail = SignalTail(central)
         sample, view = frame(None)
         if once:
             time.sleep(min(every, 1.0))  # a rate needs two samples

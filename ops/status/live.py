@@ -12,7 +12,9 @@ from rich.text import Text
 from ekko.ops.figures import figure
 from ekko.ops.status.facts import Facts
 from ekko.ops.status.sample import LaneKey, Sample
+from ekko.ops.status.signals import WINDOW_S
 from ekko.ops.status.view import as_data
+from ekko.schemas.errors import EkkoError
 
 Rows = list[dict[str, str]]
 Frame = Callable[[Sample | None], tuple[Sample, Group]]
@@ -26,7 +28,8 @@ def render(facts: Facts, sample: Sample, earlier: Sample | None, now_us: int) ->
         for name, rows in as_data(facts, now_us).items()
     }
     told["lanes: publish to readable since the replica's start"] = list(lanes(sample, earlier))
-    told["fan-outs"] = list(fanouts(sample))
+    told["fan-outs: what waits for bandwidth"] = list(waiting(sample))
+    told[f"quality, last {WINDOW_S:.0f} s: live rows beside the older ones of the baseline"] = list(qualities(sample))
     tables = [_table(name, rows) for name, rows in told.items() if rows]
     silent = f"no answer from {', '.join(sample.silent)}" if sample.silent else ""
     return Group(*tables, Text(silent, style="bold red"))
@@ -57,24 +60,49 @@ def rate(key: LaneKey, sample: Sample, earlier: Sample | None) -> float | None:
     return applied / (sample.at_s - earlier.at_s) if applied >= 0 else None
 
 
-def fanouts(sample: Sample) -> Iterator[dict[str, str]]:
-    """A row for each model in each region whose fan-outs were asked."""
-    for (region, model), figures in sorted(sample.fanouts.items()):
+def waiting(sample: Sample) -> Iterator[dict[str, str]]:
+    """A row for each model in each region whose fan-outs were heard."""
+    for (region, model), figures in sorted(sample.pending.items()):
         yield {
             "region": region,
             "model": model,
-            "pending rows": figure(figures.pending_rows, ",.0f"),
-            "lag s": figure(figures.lag_s, ".2f"),
+            "pending rows": figure(figures.rows, ",d"),
+            "pending MB": figure(figures.nbytes / 1e6, ",.1f"),
+        }
+
+
+def qualities(sample: Sample) -> Iterator[dict[str, str]]:
+    """A row for each metric that serving or a trainer reports of a model in a region: means, and of how many."""
+    for key, found in sorted(sample.quality.items()):
+        live, baseline = found.live, found.baseline
+        yield {
+            "model": key.model,
+            "region": key.region,
+            "metric": key.metric,
+            "live": figure(live.mean if live.count else None, ".4f"),
+            "baseline": figure(baseline.mean if baseline.count else None, ".4f"),
+            "live samples": figure(live.count, ",.0f"),
+            "baseline samples": figure(baseline.count, ",.0f"),
         }
 
 
 def watch(console: Console, view: Group, sample: Sample, frame: Frame, every_s: float) -> None:
-    """Show a frame, and the next one every so many seconds, until Ctrl-C."""
+    """Show a frame, and the next one every so many seconds, until Ctrl-C; while brokers are away the last one stays."""
+    told_s = time.monotonic()
     with suppress(KeyboardInterrupt), Live(view, console=console, auto_refresh=False, screen=True) as screen:
         while True:
             time.sleep(every_s)
-            sample, view = frame(sample)
-            screen.update(view, refresh=True)
+            try:
+                sample, view = frame(sample)
+                told_s = time.monotonic()
+            except (EkkoError, TimeoutError) as error:
+                screen.update(Group(view, _no_news(error, time.monotonic() - told_s)), refresh=True)
+            else:
+                screen.update(view, refresh=True)
+
+
+def _no_news(error: Exception, since_s: float) -> Text:
+    return Text(f"nothing new for {since_s:.0f} s: {error}", style="bold red")
 
 
 def _table(name: str, rows: Rows) -> Table:

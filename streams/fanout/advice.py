@@ -1,4 +1,4 @@
-"""The fan-out and the monitor: shares come in, gradient norms go out. Never on the path of an update."""
+"""The fan-out and its watchers: shares come in, gradient norms and what waits go out. Never on an update's path."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -7,23 +7,29 @@ from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError, QueueFull
-from ekko.schemas.signals import Shares, Signal
+from ekko.schemas.signals import PENDING_BYTES, Shares, Signal
 from ekko.streams.fanout.context import RegionContext
+from ekko.streams.fanout.pending import Waiting
 from ekko.streams.log import Output, Partition, Reader, Writer
 
 
 class Advice:
-    """Follows `ekko.shares` for the sorter, and reports what the sorter saw to the models' signals."""
+    """Follows `ekko.shares` for the sorter, and reports what the sorter saw, and what waits, to the models' signals.
 
-    def __init__(self, context: RegionContext) -> None:
+    Args:
+        instance: this process among several for the region; the source of its signals.
+    """
+
+    def __init__(self, context: RegionContext, instance: str) -> None:
         self._context = context
+        self._source = f"fanout/{instance}"
         self._shares: dict[str, Shares] = {}
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._due_s = 0.0
 
-    def step(self, now_s: float) -> None:
-        """Take in new shares and report if it is time; never waits.
+    def step(self, now_s: float, waiting: Mapping[str, Waiting]) -> None:
+        """Take in new shares and report if it is time, also what is `waiting` here by model; never waits.
 
         Raises:
             EkkoError: the central cluster cannot be used now; the next step tries again.
@@ -32,7 +38,7 @@ class Advice:
         self._follow(models)
         if now_s >= self._due_s:
             self._due_s = now_s + self._context.settings.signal_interval_s
-            self._report(models, now_s)
+            self._report(models, waiting, now_s)
 
     def close(self) -> None:
         """Release the connections."""
@@ -56,14 +62,20 @@ class Advice:
         current = {at: shares for at, shares in known if at in models and models[at].incarnation == shares.incarnation}
         self._context.sorter.learn(current, len(models))
 
-    def _report(self, models: Mapping[str, ModelDeclaration], now_s: float) -> None:
+    def _report(self, models: Mapping[str, ModelDeclaration], waiting: Mapping[str, Waiting], now_s: float) -> None:
         if self._writer is None:
             self._writer = self._context.central.writer()
-        region = self._context.region.name
+        region, now_us = self._context.region.name, int(now_s * 1e6)
         for model in models:
             total, count = self._context.sorter.take_report(model)
             if count:
-                signal = Signal(model, region, f"fanout/{region}", "gradient_norm", total, count, int(now_s * 1e6))
-                with suppress(QueueFull):  # a report that is lost is no loss
-                    self._writer.send(Output(Partition(topics.signals(model), 0), encode(signal)))
+                self._send(Signal(model, region, self._source, "gradient_norm", total, count, now_us))
+            if model in waiting:
+                rows, nbytes = waiting[model]
+                self._send(Signal(model, region, self._source, PENDING_BYTES, float(nbytes), rows, now_us))
         self._writer.poll(0.0)
+
+    def _send(self, signal: Signal) -> None:
+        assert self._writer is not None
+        with suppress(QueueFull):  # a report that is lost is no loss
+            self._writer.send(Output(Partition(topics.signals(signal.model), 0), encode(signal)))

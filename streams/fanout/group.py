@@ -13,7 +13,7 @@ from ekko.streams.fanout import metrics
 from ekko.streams.fanout.admission import Reason
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.intake import Refusal
-from ekko.streams.fanout.pending import Allowance
+from ekko.streams.fanout.pending import Allowance, Waiting
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
@@ -36,6 +36,8 @@ class GroupFanout:
         self.model, self.number = model, number
         self.failure: EkkoError | None = None
         self.halted: dict[int, EkkoError] = {}
+        self.waiting = Waiting()
+        """As of the last step; may be read by any thread."""
         self._context = context
         self._shards: dict[int, ShardFanout] = {}
         self._recomputations: dict[int, Recomputation] = {}
@@ -267,8 +269,10 @@ class GroupFanout:
 
     def _report(self) -> None:
         shards = self._shards.values()
-        metrics.PENDING_ROWS.labels(*self._labels).set(sum(shard.pending.rows for shard in shards))
-        metrics.PENDING_BYTES.labels(*self._labels).set(sum(shard.pending.nbytes for shard in shards))
+        rows, nbytes = (sum(shard.pending.rows for shard in shards), sum(shard.pending.nbytes for shard in shards))
+        self.waiting = Waiting(rows, nbytes)
+        metrics.PENDING_ROWS.labels(*self._labels).set(rows)
+        metrics.PENDING_BYTES.labels(*self._labels).set(nbytes)
         metrics.FORGOTTEN.labels(*self._labels).set(sum(len(shard.forgotten) for shard in shards))
         metrics.HELD.labels(*self._labels).set(sum(shard.intake.held for shard in shards))
         metrics.HALTED.labels(*self._labels).set(len(self.halted))

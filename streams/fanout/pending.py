@@ -23,6 +23,17 @@ class Group(NamedTuple):
     effective: int
 
 
+class Waiting(NamedTuple):
+    """How much waits: rows, and bytes of memory that they take."""
+
+    rows: int = 0
+    nbytes: int = 0
+
+    def plus(self, other: "Waiting") -> "Waiting":
+        """What waits in both places."""
+        return Waiting(self.rows + other.rows, self.nbytes + other.nbytes)
+
+
 class Allowance(NamedTuple):
     """Bytes of bulk that may go now, before compression; `in_turn` of them by age, the others by size of change.
 

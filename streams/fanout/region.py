@@ -15,6 +15,7 @@ from ekko.streams.fanout.group import GroupFanout
 from ekko.streams.fanout.instances import Instances, owner
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.mirror import RegionMirror
+from ekko.streams.fanout.pending import Waiting
 from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.sorting import Sorter
@@ -80,12 +81,13 @@ class RegionFanout:
             chosen,
         )
         self._clock = clock
-        self._advice = Advice(self._context)
+        name = instance or socket.gethostname()
+        self._advice = Advice(self._context, name)
         self._mirror = RegionMirror(central, regional) if self._context.region.bootstrap else None
         self._instances = Instances(
             regional,
             region,
-            instance or socket.gethostname(),
+            name,
             clock(),
             interval_s=chosen.announce_s,
             lifetime_s=chosen.lifetime_s,
@@ -104,6 +106,14 @@ class RegionFanout:
             for group in groups
             for shard, error in sorted(dict(group.halted).items())
         }
+
+    @property
+    def waiting(self) -> dict[str, Waiting]:
+        """How much waits here, by model."""
+        found: dict[str, Waiting] = {}
+        for group in list(self.groups.values()):
+            found[group.model.name] = found.get(group.model.name, Waiting()).plus(group.waiting)
+        return found
 
     def step(self, now_s: float) -> bool:
         """Do what is due everywhere, once; returns whether anything was done.
@@ -157,7 +167,7 @@ class RegionFanout:
         try:
             self._context.catalogue.poll()
             self._follow_groups()
-            self._advice.step(now_s)
+            self._advice.step(now_s, self.waiting)
             self._failure = ""
         except EkkoError as error:
             if str(error) != self._failure:

@@ -1,5 +1,7 @@
 """What serving tells of quality: new interactions, both cohorts, nothing where a region is away."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,10 +72,19 @@ def test_both_cohorts_are_reported_for_the_same_interactions():
     assert live == pytest.approx(np.log(2))
     assert len(baseline) == len(live)
     assert not np.allclose(baseline, live)
+    assert reporter.samples["auc", "live"] == pytest.approx(0.5), "equal scores"
+    assert 0 <= reporter.samples["auc", "baseline"] <= 1
+
+
+def test_a_sample_of_one_label_has_no_auc():
+    batch = Upcoming(STREAM, RATE).take()
+    reporter = Reporter()
+    report(replace(batch, labels=np.ones_like(batch.labels)), Client(), reporter)
+    assert sorted(reporter.samples) == [("log_loss", "baseline"), ("log_loss", "live")]
 
 
 def test_a_state_that_is_gone_leaves_the_live_cohort():
     reporter, client = Reporter(), Client()
     client.gone = True
     report(Upcoming(STREAM, RATE).take(), client, reporter)
-    assert list(reporter.samples) == [("log_loss", "live")]
+    assert sorted(reporter.samples) == [("auc", "live"), ("log_loss", "live")]

@@ -10,12 +10,8 @@ from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.epochs import Verdict
 from ekko.schemas.errors import ConfigurationError
-from ekko.schemas.signals import AuditEntry, Signal
-from ekko.streams.health.proposals import to_signal
-from ekko.streams.health.verdict import Judgement
-from ekko.streams.log import Output, Partition, TopicSpec
-from ekko.streams.memory.broker import MemoryBroker
-from ekko.streams.memory.log import MemoryCluster
+from ekko.schemas.signals import Signal
+from tests.ops.signals_log import Log
 
 
 @pytest.mark.parametrize(
@@ -49,28 +45,6 @@ def test_a_run_too_short_to_recover_is_refused():
     with pytest.raises(ConfigurationError, match="too short") as refused:
         poison_at_s(20)
     assert "--seconds 50" in refused.value.hint
-
-
-class Log(MemoryCluster):
-    """Signals and audit of one model, written at times that a test says."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        super().__init__(MemoryBroker(lambda: self.now_s))
-        self.create_topics([TopicSpec(topics.signals("m"), 1), TopicSpec(topics.audit("m"), 1)])
-
-    def write(self, now_s: float, topic: str, value: bytes) -> None:
-        self.now_s = now_s
-        writer = self.writer()
-        writer.send(Output(Partition(topic, 0), value))
-        writer.flush(1.0)
-
-    def verdict(self, now_s: float, verdict: Verdict) -> None:
-        self.write(now_s, topics.signals("m"), encode(to_signal("m", Judgement(verdict, now_s - 3, "log_loss"))))
-
-    def rollback(self, now_s: float, to: int) -> None:
-        entry = AuditEntry("m", "rollback", "state manager", "log_loss", int(now_s * 1e6), {"to": str(to)})
-        self.write(now_s, topics.audit("m"), encode(entry))
 
 
 def test_an_incident_runs_from_the_first_corrupt_verdict_to_the_first_rollback():

@@ -10,12 +10,16 @@ from rich.console import Console
 from ekko.ops.demo.incident import Incident
 from ekko.ops.demo.plan import DemoPlan
 from ekko.ops.demo.poison import Phase
+from ekko.ops.demo.regions import RegionView, rows_a_second
 from ekko.ops.demo.report import conclusion
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import Comparison, RegionQuality, ServerStatus, ServingStatus, TrainerStatus
 from ekko.ops.demo.summary import DemoSummary, mean_comparison, summarise
 from ekko.ops.demo.verify import Verification
-from ekko.ops.demo.view import RegionView, render
+from ekko.ops.demo.view import render
+from ekko.ops.status.sample import LaneFigures, LaneKey, Sample
+from ekko.ops.status.signals import Pending
+from ekko.schemas.blocks import Lane
 from ekko.storage.serving.served import Percentiles, UpdateLatency
 
 
@@ -110,14 +114,47 @@ def test_words_say_what_was_compared_or_what_differs():
 
 def test_the_table_shows_a_region_that_is_away_as_gaps():
     regions = {
-        "east": RegionView(8, latency(5.0, 20.0), quality(0.72, 0.64), ServingStatus(requests=1234)),
-        "west": RegionView(None, None, None, ServingStatus()),
+        "east": RegionView(
+            complete=8,
+            lanes={
+                Lane.BULK: LaneFigures(500, 3, Percentiles(9, p50=5.0, p99=20.0)),
+                Lane.EXPRESS: LaneFigures(7, 1, None),
+            },
+            rows_a_second=812.4,
+            pending=Pending(2_500, 170_000),
+            quality=quality(0.72, 0.64),
+            serving=ServingStatus(requests=1234),
+        ),
+        "west": RegionView(),
     }
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render(TRAINER, regions, {"store-west": 2, "broker": 0}, 20.0))
     text = console.export_text()
-    assert "0.7200" in text
-    assert "1,234" in text
     assert "restarts: store-west 2x" in text
-    row = next(line for line in text.splitlines() if "complete at model state" in line)
-    assert [cell.strip() for cell in row.split("│")[2:4]] == ["8", "-"]
+
+    def cells(name: str) -> list[str]:
+        row = next(line for line in text.splitlines() if name in line)
+        return [cell.strip() for cell in row.split("│")[2:4]]
+
+    assert cells("complete at model state") == ["8", "-"]
+    assert cells("publish to readable, bulk, p50 ms") == ["5.0", "-"]
+    assert cells("publish to readable, bulk, p99 ms") == ["20.0", "-"]
+    assert cells("publish to readable, express, p99 ms") == ["-", "-"]
+    assert cells("rows/s") == ["812", "-"]
+    assert cells("lane records behind") == ["4", "-"]
+    assert cells("rows that wait for bandwidth") == ["2,500", "-"]
+    assert cells("AUC with live rows") == ["0.7200", "-"]
+    assert cells("AUC with rows refreshed every 20 s") == ["0.6400", "-"]
+    assert cells("log loss with live rows") == ["0.6000", "-"]
+    assert cells("log loss with rows refreshed every 20 s") == ["0.7000", "-"]
+    assert cells("rankings served") == ["1,234", "0"]
+
+
+def test_rows_a_second_need_both_lanes_of_both_samples():
+    def sample(at_s: float, **lanes: float) -> Sample:
+        told = {LaneKey("east", "0", "movies", Lane(lane)): LaneFigures(rows, 0, None) for lane, rows in lanes.items()}
+        return Sample(at_s, told)
+
+    assert rows_a_second("east", sample(12.0, bulk=900, express=30), sample(10.0, bulk=100, express=10)) == 410
+    assert rows_a_second("east", sample(12.0, bulk=900, express=30), sample(10.0, bulk=100)) is None
+    assert rows_a_second("east", sample(12.0), sample(10.0, bulk=100)) is None

@@ -11,15 +11,17 @@ from rich.console import Console
 
 from ekko.ops.broker import Broker
 from ekko.ops.status.facts import Facts
-from ekko.ops.status.live import lanes, rate, render
-from ekko.ops.status.sample import FanoutFigures, LaneFigures, LaneKey, Sample, fanout_figures
+from ekko.ops.status.live import lanes, qualities, rate, render, waiting
+from ekko.ops.status.sample import LaneFigures, LaneKey, Sample
+from ekko.ops.status.signals import Pending, Quality, QualityKey
 from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import TableDeclaration
+from ekko.storage.client.reporter import SignalReporter
 from ekko.storage.serving.served import Percentiles
+from ekko.streams.health.buckets import Total
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment
-from tests.streams.store_child import free_port
 
 EXPRESS = LaneKey("east", "0", "ctr", Lane.EXPRESS)
 BULK = LaneKey("east", "0", "ctr", Lane.BULK)
@@ -49,16 +51,17 @@ def test_what_is_not_known_is_a_dash():
     assert (express["p50 ms"], express["p99 ms"], express["rows/s"]) == ("4.2", "31.0", "500")
 
 
-def test_groups_of_a_fanout_are_summed_and_the_slowest_tells_the_lag():
-    text = (
-        "# TYPE ekko_fanout_pending_rows gauge\n"
-        'ekko_fanout_pending_rows{region="east",model="ctr",group="0"} 5.0\n'
-        'ekko_fanout_pending_rows{region="east",model="ctr",group="1"} 7.0\n'
-        "# TYPE ekko_fanout_lag_seconds gauge\n"
-        'ekko_fanout_lag_seconds{region="east",model="ctr",group="0"} 0.5\n'
-        'ekko_fanout_lag_seconds{region="east",model="ctr",group="1"} 0.25\n'
+def test_what_waits_and_quality_are_rows_of_their_own():
+    measured = Sample(
+        12.0,
+        {},
+        quality={QualityKey("ctr", "east", "log_loss"): Quality(Total(50.0, 100), Total())},
+        pending={("east", "ctr"): Pending(1_500, 2_500_000)},
     )
-    assert fanout_figures(text) == {("east", "ctr"): FanoutFigures(12.0, 0.5)}
+    (waits,) = waiting(measured)
+    assert (waits["region"], waits["pending rows"], waits["pending MB"]) == ("east", "1,500", "2.5")
+    (row,) = qualities(measured)
+    assert (row["live"], row["baseline"], row["live samples"]) == ("0.5000", "-", "100")
 
 
 def test_who_does_not_answer_is_named():
@@ -76,34 +79,50 @@ def deployment(kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path:
 def cells(output: str, title: str) -> list[list[str]]:
     """The rows of one table of a frame: its lines begin with a blank, titles do not."""
     lines = output.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(title)) + 2
+    start = next((number for number, line in enumerate(lines) if line.startswith(title)), len(lines)) + 2
     return [line.split() for line in takewhile(lambda line: line.startswith(" "), lines[start:])]
 
 
 @pytest.mark.timeout(240)
-def test_one_frame_of_a_deployment(deployment: Deployment) -> None:
+def test_one_frame_of_a_deployment(deployment: Deployment, tmp_path: Path) -> None:
     east, west = deployment.regions
-    port = free_port()
-    deployment.fanouts[east].end()
-    deployment.run("fanout-metrics", "fanout", "--region", east, "--metrics-port", str(port))
+    settings = tmp_path / "slow.toml"
+    settings.write_text(f'[region."{west}"]\nbandwidth_bytes_per_s = 2_000\n')
+    deployment.fanouts[west].end()
+    deployment.run("fanout-slow", "fanout", "--region", west, "--config", str(settings))
     for region in deployment.regions:  # what a store reads to catch up after its start is no update latency
         with deployment.client(region) as client:
             deployment.wait(f"{region} serves", lambda client=client: bool(client.state().shards))
+    rng = np.random.default_rng(3)
     with Publisher(deployment.model.name, bootstrap=deployment.bootstrap) as publisher:
-        publisher.publish("embedding", np.arange(500), np.ones((500, 4), np.float32))
-    deployment.wait_exact("rows are readable")
+        publisher.publish("embedding", np.arange(20_000), rng.normal(0, 1, (20_000, 4)).astype(np.float32))
+    with deployment.client(east) as client, SignalReporter(client) as reporter:
+        reporter.sample("auc", [0.75, 0.85])
+        reporter.sample("auc", [0.5], cohort="baseline")
+    expected = deployment.expected()
+    deployment.wait("rows are readable in the east", lambda: deployment.checksums()[east] == expected)
+    deployment.wait("the frame knows what waits", lambda: waiting_in(deployment, west) > 0)
 
-    output = deployment.ekko("top", "--once", "--fanout-metrics", f"127.0.0.1:{port}").stdout
+    output = deployment.ekko("top", "--once").stdout
+    name = deployment.model.name
     mine = [row for row in cells(output, "lanes:") if row[0] in deployment.regions]
     assert [(row[0], row[3]) for row in mine] == [
         (region, lane) for region in (east, west) for lane in ("bulk", "express")
     ], output
-    assert all(any(row[5] != "-" for row in mine if row[0] == region) for region in (east, west)), "no p99"
-    pending = [row for row in cells(output, "fan-outs") if row[0] == east]
-    assert [row[1:3] for row in pending] == [[deployment.model.name, "0"]], output
+    assert any(row[5] != "-" for row in mine if row[0] == east), "no p99"
+    assert [row for row in cells(output, "fan-outs:") if row[0] == east] == [[east, name, "0", "0.0"]], output
+    assert [row for row in cells(output, "quality,") if row[0] == name] == [
+        [name, east, "auc", "0.8000", "0.5000", "2", "1"]
+    ], output
     assert "no answer" not in output
 
     deployment.stores[west].kill()
     output = deployment.ekko("top", "--once").stdout
     assert f"no answer from {deployment.addresses[west]}" in output
     assert east in output
+
+
+def waiting_in(deployment: Deployment, region: str) -> int:
+    """Pending rows by `ekko top`."""
+    rows = cells(deployment.ekko("top", "--once").stdout, "fan-outs:")
+    return sum(int(row[2].replace(",", "")) for row in rows if row[0] == region)
