@@ -4,7 +4,6 @@ The store's own positions are the truth, so a store put back from a snapshot rea
 every void that was committed since, undoes what it holds of them, and drops the rest as it comes.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import StateUnavailable
+from ekko.storage.disk.data_folder import folder_name, move_aside
 from ekko.storage.disk.folder_lock import FolderLock
 from ekko.storage.disk.snapshots import SNAPSHOTS, Snapshot, put_back, read
 from ekko.streams.catalogue import Catalogue
@@ -57,7 +57,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
     model, region = catalogue.model(request.model), catalogue.region(request.region)
     void = _void(read_control(central, catalogue.codec, model), request.to)
     catalogue.close()
-    folder = request.data / f"{model.name}@{model.incarnation}.{region.name}@{region.incarnation}"
+    folder = request.data / folder_name(model, region)
     snapshots = read(request.data / SNAPSHOTS / folder.name)
     choice = choose(snapshots, void.first, _lanes(region_cluster(settings, region), model, region), tell)
     tell(f"store     {folder}")
@@ -129,8 +129,6 @@ def _lanes(cluster: Cluster, model: ModelDeclaration, region: RegionDeclaration)
 
 def _replace(folder: Path, snapshot: Snapshot, tell: Tell) -> None:
     if folder.exists():
-        aside = folder.with_name(f"replaced-{folder.name}-{int(time.time())}")
-        folder.rename(aside)
-        tell(f"moved the store aside to {aside}")
+        tell(f"moved the store aside to {move_aside(folder)}")
     put_back(snapshot, folder)
     tell(f"put back {snapshot.path}; start the store")

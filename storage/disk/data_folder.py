@@ -1,9 +1,16 @@
-"""A folder that a person has named for a process's data."""
+"""A folder that a person has named for a process's data, and what the folders in it are called."""
 
 import os
+import time
 from pathlib import Path
 
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConfigurationError
+
+
+def folder_name(model: ModelDeclaration, region: RegionDeclaration) -> str:
+    """The name of a store's folder; with incarnations, so that a name used again is never taken for the old one."""
+    return f"{model.name}@{model.incarnation}.{region.name}@{region.incarnation}"
 
 
 def make_folder(folder: Path, option: str) -> None:
@@ -27,3 +34,10 @@ def _unusable(folder: Path, option: str, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"{folder} cannot be used as a data folder: {reason}", hint=f"name a folder that can be written with {option}"
     )
+
+
+def move_aside(folder: Path) -> Path:
+    """Give a folder that is to be replaced another name; nothing is ever deleted. Returns the new path."""
+    aside = folder.with_name(f"replaced-{folder.name}-{time.time_ns() // 1_000_000}")
+    folder.rename(aside)
+    return aside

@@ -6,13 +6,16 @@ on from its positions, with every void that was committed since.
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ekko.schemas.codec import Codec, encode
-from ekko.schemas.errors import FormatError
+from ekko.schemas.errors import FormatError, StoreCorrupt
 from ekko.schemas.replicas import ReplicaState
+from ekko.storage.disk.manifest import decode_manifest
+from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.store import Store
 
 SNAPSHOTS = "snapshots"
@@ -48,24 +51,65 @@ class Schedule:
             self._due_s = now_s + self._every_s
         if now_s < self._due_s or store.flushing or store.flushed is None:
             return None
+        return self.take_now(store, now_s)
+
+    def take_now(self, store: Store, now_s: float) -> Snapshot:
+        """Take one of what was flushed last, due or not; from the apply thread, while no flush is under way."""
         self._due_s = now_s + self._every_s
-        snapshot = take(store, self._folder, int(now_s))
+        taken_s = int(now_s)
+        while (self._folder / str(taken_s)).exists():  # somebody may be copying it
+            taken_s += 1
+        snapshot = take(store, self._folder, taken_s)
         for old in read(self._folder)[: -self._keep]:
             shutil.rmtree(old.path)
         return snapshot
+
+    def find(self, taken_s: int) -> Snapshot | None:
+        """The snapshot taken then, if it is still there."""
+        return next((snapshot for snapshot in read(self._folder) if snapshot.taken_s == taken_s), None)
 
 
 def take(store: Store, folder: Path, now_s: int) -> Snapshot:
     """Snapshot what the store has flushed last; a kill leaves no half of one behind under its name."""
     assert store.flushed is not None
-    path = folder / str(now_s)
+    return _take(store.checkpoint, store.flushed, folder / str(now_s))
+
+
+def take_closed(store: Path, folder: Path, now_s: int) -> Snapshot:
+    """Snapshot the store in the folder `store`, which nobody has open.
+
+    Raises:
+        StoreLocked: somebody has. StoreCorrupt: it was never flushed, or is damaged. StoreUnwritable: no room.
+    """
+    with closing(RocksDurable(store)) as durable:
+        stored = durable.manifest()
+        if stored is None:
+            raise StoreCorrupt(f"store {store} was never flushed", hint="there is nothing in it: delete the folder")
+        return _take(durable.checkpoint, decode_manifest(stored).state, folder / str(now_s))
+
+
+def _take(checkpoint: Callable[[Path], None], state: ReplicaState, path: Path) -> Snapshot:
     partial = path.with_suffix(_PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(path, ignore_errors=True)
-    store.checkpoint(partial)
-    (partial / _STATE).write_bytes(encode(store.flushed))
+    checkpoint(partial)
+    write_state(partial, state)
     partial.rename(path)
-    return Snapshot(path, now_s, store.flushed)
+    return Snapshot(path, int(path.name), state)
+
+
+def write_state(folder: Path, state: ReplicaState) -> None:
+    """Put the version vector beside the data that it belongs to."""
+    (folder / _STATE).write_bytes(encode(state))
+
+
+def read_state(folder: Path) -> ReplicaState | None:
+    """The version vector in a snapshot's folder; None where there is none that can be read."""
+    try:
+        state = Codec().decode((folder / _STATE).read_bytes())
+    except (OSError, FormatError):
+        return None
+    return state if isinstance(state, ReplicaState) else None
 
 
 def read(folder: Path) -> list[Snapshot]:
@@ -78,7 +122,7 @@ def put_back(snapshot: Snapshot, target: Path) -> None:
     """Make `target`, which must not exist, a store's folder as it was: data linked, what RocksDB writes copied."""
     partial = target.with_suffix(_PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    for source in _files(snapshot.path):
+    for source in data_files(snapshot.path):
         copy = partial / source.relative_to(snapshot.path)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix == ".sst":
@@ -88,15 +132,16 @@ def put_back(snapshot: Snapshot, target: Path) -> None:
     partial.rename(target)
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and path.name not in (_STATE, "LOCK"))
+def data_files(folder: Path) -> list[Path]:
+    """What a store needs of a snapshot, or of its own folder: the database and the number of commits."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (_STATE, "LOCK"))
+
+
+def all_files(folder: Path) -> list[Path]:
+    """The files of a snapshot: its data and its version vector."""
+    return [*data_files(folder), folder / _STATE]
 
 
 def _read_one(path: Path) -> Snapshot | None:
-    if not path.name.isdigit() or not (path / _STATE).is_file():
-        return None
-    try:
-        state = Codec().decode((path / _STATE).read_bytes())
-    except FormatError:
-        return None
-    return Snapshot(path, int(path.name), state) if isinstance(state, ReplicaState) else None
+    state = read_state(path) if path.name.isdigit() else None
+    return None if state is None else Snapshot(path, int(path.name), state)

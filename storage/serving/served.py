@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,21 @@ class Health:
     waiting: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TakenSnapshot:
+    """A snapshot that a replica has taken of a model: what its store's folder is called, and its files with sizes.
+
+    Attributes:
+        taken_s: seconds since 1970; names the snapshot. complete: the last state at which it is complete.
+    """
+
+    name: str
+    region: str
+    taken_s: int
+    complete: int
+    files: dict[str, int]
+
+
 class Served(Protocol):
     """One replica's models. Every method may be called from any thread."""
 
@@ -115,12 +131,27 @@ class Served(Protocol):
             NotReady: the apply loop did not answer in time. Others as `lookup`.
         """
 
-    def rows(self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None) -> Iterator[bytes]:
+    def rows(
+        self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None, idle_since: int | None = None
+    ) -> Iterator[bytes]:
         """All rows of `shards` (None: those held here) at the start of epoch `as_of`, as frames of `row_stream`.
+
+        With `idle_since` only those into which nothing has arrived in that epoch or later.
 
         Raises:
             As `lookup`, before the first frame; later errors are frames.
         """
+
+    def take_snapshot(self, model: str) -> TakenSnapshot:
+        """Make everything applied durable, and a snapshot of it; it is kept until newer ones replace it.
+
+        Raises:
+            ConfigurationError: no such model. NotReady: the apply loop did not answer in time.
+            StoreUnwritable: no room.
+        """
+
+    def snapshot_file(self, model: str, taken_s: int, name: str) -> Path:
+        """Where a file of a snapshot stands; raises ConfigurationError if there is none."""
 
     def latency(self, model: str) -> UpdateLatency:
         """Update latency since the process started."""

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ekko.schemas.errors import (
@@ -64,6 +64,8 @@ def build_app(served: Served, observer: LookupObserver, registry: CollectorRegis
         Route("/v1/models/{model}", pages.model),
         Route("/v1/models/{model}/checksum", pages.checksum),
         Route("/v1/models/{model}/tables/{table}/rows", pages.rows),
+        Route("/v1/models/{model}/snapshots", pages.take_snapshot, methods=["POST"]),
+        Route("/v1/models/{model}/snapshots/{taken:int}/{name:path}", pages.snapshot_file),
         Route("/v1/models/{model}/latency", pages.latency),
         Route("/v1/models/{model}/signals", pages.signal, methods=["POST"]),
         Route("/v1/members", pages.members),
@@ -102,8 +104,19 @@ class _Pages:
         model, table = request.path_params["model"], request.path_params["table"]
         state = parse_state(request.query_params.get("as_of", ""))
         shards = parse_shards(request.query_params.get("shards"))
-        frames = await run_in_threadpool(self._served.rows, model, table, state, shards)
+        epoch = request.query_params.get("idle_since")
+        idle_since = None if epoch is None else parse_state(epoch, "idle_since")
+        frames = await run_in_threadpool(self._served.rows, model, table, state, shards, idle_since)
         return StreamingResponse(frames, media_type="application/octet-stream")
+
+    async def take_snapshot(self, request: Request) -> Response:
+        taken = await run_in_threadpool(self._served.take_snapshot, request.path_params["model"])
+        return _json(wire.SNAPSHOT_JSON, taken, status=201)
+
+    async def snapshot_file(self, request: Request) -> Response:
+        model, taken_s, name = (request.path_params[part] for part in ("model", "taken", "name"))
+        path = await run_in_threadpool(self._served.snapshot_file, model, taken_s, name)
+        return FileResponse(path, media_type="application/octet-stream")
 
     async def latency(self, request: Request) -> Response:
         return _json(wire.LATENCY_JSON, self._served.latency(request.path_params["model"]))

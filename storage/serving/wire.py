@@ -22,7 +22,7 @@ from ekko.schemas.errors import BadInput, EkkoError, FormatError
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import Member, ReplicaState
-from ekko.storage.serving.served import MAX_LOOKUP_KEYS, Checksum, Health, Lookup, UpdateLatency
+from ekko.storage.serving.served import MAX_LOOKUP_KEYS, Checksum, Health, Lookup, TakenSnapshot, UpdateLatency
 
 MAGIC = b"EKR1"
 _HEADER = struct.Struct("<4sIII")
@@ -33,6 +33,7 @@ MEMBERS_JSON = TypeAdapter(list[Member])
 CHECKSUM_JSON = TypeAdapter(Checksum)
 LATENCY_JSON = TypeAdapter(UpdateLatency)
 HEALTH_JSON = TypeAdapter(Health)
+SNAPSHOT_JSON = TypeAdapter(TakenSnapshot)
 
 
 def encode_keys(keys: UInt64s) -> bytes:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConnectionFailed, NotReady, StoreUnwritable, TopicMissing
-from ekko.storage.disk.snapshots import Schedule
+from ekko.storage.disk.snapshots import Schedule, Snapshot
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.applier.intake import CatalogueView
@@ -65,6 +65,7 @@ class ModelRunner:
         self.failure: BaseException | None = None
         self.stepped_s = time.monotonic()
         self._cluster = cluster
+        self.region = region.name
         self._region = region
         self._catalogue = catalogue
         self._shards = shards
@@ -108,6 +109,21 @@ class ModelRunner:
         except TimeoutError:
             future.cancel()
             raise NotReady(f"model {self.model.name}: the apply loop did not answer within {timeout_s} s") from None
+
+    def take_snapshot(self, timeout_s: float) -> Snapshot:
+        """Flush what is applied, and take a snapshot of it; raises as `between_steps`, and StoreUnwritable."""
+
+        def take(store: Store, applier: Applier) -> Snapshot:
+            assert self._snapshots is not None
+            if applier.stopped is None and (store.flushing or applier.state != store.flushed):
+                store.flush(applier.state)
+            return self._snapshots.take_now(store, time.time())
+
+        return self.between_steps(take, timeout_s)
+
+    def find_snapshot(self, taken_s: int) -> Snapshot | None:
+        """The snapshot taken then, if it is still there; from any thread."""
+        return None if self._snapshots is None else self._snapshots.find(taken_s)
 
     def _answer(self, future: "Future[_Answer]", call: Callable[[Store, Applier], _Answer]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -169,8 +185,8 @@ class ModelRunner:
         assert self.store is not None
         assert self.applier is not None
         self.store.publish(self.applier.state, serving=self.applier.ready and not self.applier.unserved)
-        flushed = self.store.flushed
-        voids = self.applier.state.voids, () if flushed is None else flushed.voids
+        recoverable = self.store.recoverable
+        voids = self.applier.state.voids, () if recoverable is None else recoverable.voids
         told = (self.applier.ready, voids, frozenset(self.applier.halted))
         if told != self._told:  # who rolls back waits for these to be announced
             self._told = told

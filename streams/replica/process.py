@@ -15,6 +15,7 @@ from pathlib import Path
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConnectionFailed, EkkoError, QueueFull, TopicMissing
 from ekko.schemas.signals import Signal
+from ekko.storage.disk.data_folder import folder_name
 from ekko.storage.disk.folder_lock import FolderLock
 from ekko.storage.disk.snapshots import SNAPSHOTS, Schedule
 from ekko.storage.serving.server import build_app
@@ -186,9 +187,7 @@ class StoreProcess:
         return everything if self._settings.shards is None else self._settings.shards & everything
 
     def _start(self, model: ModelDeclaration, shards: frozenset[int]) -> ModelRunner:
-        folder = (
-            self._settings.data / f"{model.name}@{model.incarnation}.{self._region.name}@{self._region.incarnation}"
-        )
+        folder = self._settings.data / folder_name(model, self._region)
         _log.info("model %s: shards %s in %s", model.name, sorted(shards), folder)
         runner = ModelRunner(
             self._cluster,
@@ -245,7 +244,8 @@ class StoreProcess:
         for _, runner in sorted(self.runners.items()):
             if runner.applier is not None and runner.store is not None:
                 states.append(without_runs(runner.applier.state))
-                durable += [without_runs(runner.store.flushed)] if runner.store.flushed is not None else []
+                recoverable = runner.store.recoverable
+                durable += [without_runs(recoverable)] if recoverable is not None else []
             interval = runner.metrics.latency.take_interval()
             if interval.blocks:
                 self._report(runner.model.name, "update_latency_ms", interval.total_ms, interval.blocks)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +12,16 @@ from ekko.schemas.errors import ConfigurationError, NotOwned, NotReady, StateUna
 from ekko.schemas.hashing import UInt64s, checksum, shard_of
 from ekko.schemas.replicas import Member, ReplicaState
 from ekko.schemas.signals import Signal
+from ekko.storage.disk.snapshots import all_files
 from ekko.storage.serving import row_stream
-from ekko.storage.serving.served import Checksum, Health, Lookup, UpdateLatency
+from ekko.storage.serving.served import Checksum, Health, Lookup, TakenSnapshot, UpdateLatency
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.replica.model_runner import ModelRunner
 
 _CHECKSUM_TIMEOUT_S = 30.0
+_SNAPSHOT_TIMEOUT_S = 60.0
+"""For a flush of everything that is dirty."""
 
 
 def without_runs(state: ReplicaState) -> ReplicaState:
@@ -84,7 +88,9 @@ class RegionServed:
 
         return runner.between_steps(add_up, _CHECKSUM_TIMEOUT_S)
 
-    def rows(self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None) -> Iterator[bytes]:
+    def rows(
+        self, model: str, table: str, as_of: int, shards: tuple[int, ...] | None, idle_since: int | None = None
+    ) -> Iterator[bytes]:
         """See `Served.rows`; applies wait only for the second reading, as for a checksum."""
         runner = self._runner(model)
         store, applier = _ready(runner)
@@ -95,12 +101,31 @@ class RegionServed:
         _refuse_incomplete(model, applier.state, as_of)
         store.lookup(table, np.empty(0, np.uint64), as_of)  # refuses a state that cannot be told any more
 
-        def again(store: Store, _: Applier) -> row_stream.Total:
+        def add_up(store: Store, _: Applier) -> row_stream.Total:
             return row_stream.add_up(table, row_stream.of_shards(store.items(table, as_of), wanted, count))
 
-        runs = row_stream.of_shards(store.items(table, as_of), wanted, count)
-        return row_stream.encode_runs(
-            table, runs, lambda: runner.between_steps(again, _CHECKSUM_TIMEOUT_S), f"rows of {model}/{table}"
+        def again() -> row_stream.Total:
+            return runner.between_steps(add_up, _CHECKSUM_TIMEOUT_S)
+
+        runs = row_stream.of_shards(store.items(table, as_of, idle_since=idle_since), wanted, count)
+        return row_stream.encode_runs(table, runs, again if idle_since is None else None, f"rows of {model}/{table}")
+
+    def take_snapshot(self, model: str) -> TakenSnapshot:
+        """See `Served.take_snapshot`."""
+        runner = self._runner(model)
+        taken = runner.take_snapshot(_SNAPSHOT_TIMEOUT_S)
+        files = {str(path.relative_to(taken.path)): path.stat().st_size for path in all_files(taken.path)}
+        return TakenSnapshot(runner.folder.name, runner.region, taken.taken_s, taken.state.complete, files)
+
+    def snapshot_file(self, model: str, taken_s: int, name: str) -> Path:
+        """See `Served.snapshot_file`."""
+        snapshot = self._runner(model).find_snapshot(taken_s)
+        if snapshot is not None:
+            for path in all_files(snapshot.path):  # a name is looked up, never joined to a path
+                if str(path.relative_to(snapshot.path)) == name:
+                    return path
+        raise ConfigurationError(
+            f"model {model} has no snapshot {taken_s} with a file {name!r} here", hint="take another one"
         )
 
     def latency(self, model: str) -> UpdateLatency:

@@ -9,6 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
 from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
 from ekko.schemas import topics
@@ -20,7 +23,7 @@ from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import read_all
+from ekko.streams.log import Partition, read_all
 from tests.streams.store_child import free_port
 
 EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
@@ -110,6 +113,18 @@ class Deployment:
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
         assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run an `ekko` command that asks no broker."""
+        return subprocess.run([*EKKO, *arguments], capture_output=True, text=True, timeout=90, check=False)
+
+    def trim(self, topic: str) -> None:
+        """Retention passes: nothing of the topic that stands now is left."""
+        ends = self.kafka.bounds(Partition(topic, shard) for shard in range(self.model.shards))
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        asked = [TopicPartition(*partition, bounds.end) for partition, bounds in ends.items()]
+        for future in admin.delete_records(asked).values():
+            future.result(10.0)
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Wait until `condition` holds; an EkkoError means not yet."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from ekko.schemas.errors import ConfigurationError, NotOwned, NotReady, StateUna
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.replicas import Member, ReplicaState, ShardPosition
 from ekko.schemas.signals import Signal
-from ekko.storage.serving.served import Checksum, Health, Lookup, Percentiles, UpdateLatency
+from ekko.storage.serving.served import Checksum, Health, Lookup, Percentiles, TakenSnapshot, UpdateLatency
 from ekko.storage.serving.server import build_app
 from ekko.storage.serving.server_thread import ServerThread
 
@@ -65,6 +66,15 @@ class ReplicaDouble:
     def checksum(self, model: str, table: str, as_of: int | None = None) -> Checksum:
         self.model(model).table(table)
         return Checksum(2**63 + (as_of or 0), len(self.keys), self.state)
+
+    def take_snapshot(self, model: str) -> TakenSnapshot:
+        self.model(model)
+        return TakenSnapshot("ctr@11.east@12", "east", 17, 5, {Path(__file__).name: Path(__file__).stat().st_size})
+
+    def snapshot_file(self, model: str, taken_s: int, name: str) -> Path:
+        if (model, taken_s, name) != ("ctr", 17, Path(__file__).name):
+            raise ConfigurationError(f"no such file: {name}")
+        return Path(__file__)
 
     def latency(self, model: str) -> UpdateLatency:
         return UpdateLatency(model, Percentiles(2, 1.0, 1.0, 1.5), Percentiles(0), Percentiles(2), Percentiles(0))

@@ -164,3 +164,15 @@ def test_pages_for_people_and_scripts(http: urllib3.HTTPConnectionPool, replica:
 def test_an_address_in_use_is_told_at_once(replica: ReplicaDouble) -> None:
     with serving(replica) as address, pytest.raises(ConfigurationError, match=f"cannot listen on {address}"):
         ServerThread("127.0.0.1", int(address.rpartition(":")[2]))
+
+
+def test_a_snapshot_is_taken_and_its_files_are_sent(http: urllib3.HTTPConnectionPool) -> None:
+    reply = http.request("POST", "/v1/models/ctr/snapshots")
+    taken = wire.SNAPSHOT_JSON.validate_json(reply.data)
+    assert (reply.status, taken.name, taken.taken_s) == (201, "ctr@11.east@12", 17)
+    for name, size in taken.files.items():
+        sent = http.request("GET", f"/v1/models/ctr/snapshots/17/{name}").data
+        assert len(sent) == size
+        assert b"snapshot_file" in sent
+    for wrong in ("17/../../etc/passwd", "18/state", "17/"):
+        assert problem(http.request("GET", f"/v1/models/ctr/snapshots/{wrong}"))[0] == 404
