@@ -77,6 +77,8 @@ class KafkaReader:
         return None
 
     def _raise_if_final(self, partition: Partition, error: KafkaError) -> None:
+        if error.code() in OUT_OF_RANGE | MISSING and partition not in self._positions:
+            return  # it was queued under an older assignment
         if error.code() in OUT_OF_RANGE:
             bounds, position = self._bounds([partition])[partition], self._positions[partition]
             lost = f", {bounds.low - position} offsets are gone" if position < bounds.low else ""

@@ -1,5 +1,7 @@
 """What the log no longer holds, or does not hold yet, is never passed over in silence."""
 
+import time
+
 import pytest
 
 from ekko.schemas.errors import GapError
@@ -43,4 +45,17 @@ def test_a_partition_emptied_by_retention_is_caught_up(cluster: Cluster, trim: T
     assert reader.position(partition) == 10
     write(cluster, topic, [b"next"])
     assert [record.offset for record in drain(reader, 1)] == [10]
+    reader.close()
+
+
+def test_a_gap_of_a_partition_no_longer_assigned_is_not_told(cluster: Cluster, trim: Trim, topic: str) -> None:
+    gone, kept = Partition(topic, 0), Partition(topic, 1)
+    write(cluster, topic, [b"a", b"b", b"c"])
+    trim(gone, 2)
+    reader = cluster.reader()
+    for _ in range(5):
+        reader.assign({gone: 0, kept: 0})
+        time.sleep(0.1)  # the broker's answer waits in the reader's queue
+        reader.assign({kept: 0})
+        assert reader.poll(0.2) == []
     reader.close()
