@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from fnmatch import fnmatch
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -94,6 +95,18 @@ def _own(kind: Kind) -> _OwnSchema:
     return _OwnSchema(parsed, _fingerprint(parsed), text)
 
 
+@cache
+def _earlier(kind: Kind) -> tuple[_OwnSchema, ...]:
+    """The schemas that earlier versions wrote, `<kind>.<number>.avsc`: read for ever, also where no catalogue is."""
+    texts = [
+        file.read_text(encoding="utf-8")
+        for file in resources.files(__package__).joinpath("avro").iterdir()
+        if fnmatch(file.name, f"{kind.name.lower()}.*.avsc")
+    ]
+    parsed = [(fastavro.parse_schema(json.loads(text)), text) for text in texts]
+    return tuple(_OwnSchema(schema, _fingerprint(schema), text) for schema, text in parsed)
+
+
 def own_schemas() -> list[SchemaDeclaration]:
     """The schemas this version writes, as they stand in the catalogue."""
     return [SchemaDeclaration(kind, _own(kind).fingerprint, _own(kind).text) for kind in Kind]
@@ -145,11 +158,11 @@ def _header(value: bytes | None) -> tuple[Kind, int]:
 
 
 class Codec:
-    """Decodes records of every writer schema it knows: its own, and those learnt from the catalogue."""
+    """Decodes records of every writer schema it knows: its own, earlier ones, and those learnt from the catalogue."""
 
     def __init__(self) -> None:
         self._writers: dict[tuple[Kind, int], Any] = {
-            (kind, _own(kind).fingerprint): _own(kind).parsed for kind in Kind
+            (kind, schema.fingerprint): schema.parsed for kind in Kind for schema in (_own(kind), *_earlier(kind))
         }
 
     def learn(self, declaration: SchemaDeclaration) -> None:

@@ -9,6 +9,9 @@ from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, MAX_TRAIN
 
 Initializer = Literal["zeros", "uniform"]
 
+IMPORT_PREFIX, EXPIRY_PREFIX = "import/", "expire/"
+"""How the identities of these operations begin, which their blocks carry as their trainer; no trainer's name does."""
+
 
 def check_name(name: str, what: str) -> None:
     """Refuse names that cannot be part of topic and folder names.
@@ -24,11 +27,17 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_trainer(name: str) -> None:
-    """Refuse trainers' names that nobody could type or read in a list.
+    """Refuse trainers' names that nobody could type or read in a list, or that are those of operations.
 
     Raises:
-        ConfigurationError: empty, longer than `limits.MAX_TRAINER_LENGTH`, or with characters that do not print.
+        ConfigurationError: empty, longer than `limits.MAX_TRAINER_LENGTH`, with characters that do not print, or
+            beginning like an operation's identity.
     """
+    if name.startswith((IMPORT_PREFIX, EXPIRY_PREFIX)):
+        raise ConfigurationError(
+            f"trainer name {name!r} is not allowed: it is an operation's",
+            hint=f"begin it with anything but {IMPORT_PREFIX!r} and {EXPIRY_PREFIX!r}",
+        )
     if not 1 <= len(name) <= MAX_TRAINER_LENGTH or not name.isprintable():
         shown = name if len(name) <= MAX_TRAINER_LENGTH else name[:40] + "..."
         raise ConfigurationError(
@@ -109,15 +118,23 @@ class RegionDeclaration:
     Attributes:
         bootstrap: the region's own Kafka cluster; empty means the central one.
         incarnation: catalogue offset at which the region was created; None only in the record that creates it.
+        donor: the region from whose snapshot it was made; empty if it reads the source logs from their beginning.
     """
 
     name: str
     bootstrap: str = ""
     incarnation: int | None = None
     deleted: bool = False
+    donor: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "region")
+
+    def is_seeded(self, model: ModelDeclaration) -> bool:
+        """Whether the model came to this region by a seed: it was there before a region that has a donor."""
+        assert model.incarnation is not None
+        assert self.incarnation is not None
+        return bool(self.donor) and model.incarnation < self.incarnation
 
 
 @dataclass(frozen=True, slots=True)

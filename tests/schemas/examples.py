@@ -77,7 +77,7 @@ EXAMPLES: dict[Kind, Any] = {
     Kind.MODEL: ModelDeclaration(
         "ctr", 4, 2, (TableDeclaration("embedding", 2, 20, "uniform", 0.5, 7),), 1000, 3, True
     ),
-    Kind.REGION: RegionDeclaration("east", "10.0.0.1:9092", 1, False),
+    Kind.REGION: RegionDeclaration("east", "10.0.0.1:9092", 1, False, "west"),
     Kind.SCHEMA: SchemaDeclaration(2, 0x0123456789ABCDEF, '"long"'),
     Kind.REPLICA_STATE: REPLICA,
 }

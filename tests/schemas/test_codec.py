@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import fastavro
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ekko import schemas
 from ekko.schemas.bodies import to_body
 from ekko.schemas.codec import HEADER, MESSAGES, Codec, Kind, UnknownSchema, encode, kind_of, own_schemas
 from ekko.schemas.declarations import SchemaDeclaration
@@ -27,11 +28,32 @@ def test_every_kind_has_an_example() -> None:
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 def test_golden_files_are_read_and_written_byte_for_byte(kind: Kind) -> None:
-    """A golden file that no longer matches means a changed format: never regenerate it, raise the version."""
-    golden = (GOLDEN / f"{kind.name.lower()}.bin").read_bytes()
+    """A golden file that no longer matches means a changed format: never regenerate it, raise the version.
+
+    Where a field was added, `<kind>.2.bin` tells what is written since, and the schema before is `<kind>.1.avsc`.
+    """
+    name = kind.name.lower()
+    golden = max(GOLDEN.glob(f"{name}.[0-9].bin"), default=GOLDEN / f"{name}.bin").read_bytes()
     assert encode(EXAMPLES[kind]) == golden
     assert same(Codec().decode(golden), EXAMPLES[kind])
     assert kind_of(golden) is kind
+
+
+def _fields(kind: Kind, number: int) -> set[str]:
+    schema = Path(schemas.__file__).parent / "avro" / f"{kind.name.lower()}.{number}.avsc"
+    return {field["name"] for field in json.loads(schema.read_text())["fields"]}
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.bin")), ids=lambda path: path.stem)
+def test_golden_files_of_earlier_schemas_are_read_with_the_added_fields_at_their_defaults(golden: Path) -> None:
+    name, _, number = golden.stem.partition(".")
+    kind = Kind[name.upper()]
+    if (GOLDEN / f"{name}.{int(number or 1) + 1}.bin").exists():
+        written = _fields(kind, int(number or 1))
+        defaults = {field.name: field.default for field in fields(EXAMPLES[kind]) if field.name not in written}
+        assert same(Codec().decode(golden.read_bytes()), replace(EXAMPLES[kind], **defaults))
+    else:
+        assert same(Codec().decode(golden.read_bytes()), EXAMPLES[kind])
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
