@@ -51,7 +51,7 @@ class Sample:
     Attributes:
         at_s: when, by `time.monotonic`.
         lanes: what replicas tell; those that do not answer are missing.
-        quality: of the last minute, by model, region and metric.
+        quality: of the last WINDOW_S, by model, region and metric.
         pending: what waits at fan-outs, by region and model.
         silent: addresses that did not answer.
     """

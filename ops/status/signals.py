@@ -13,7 +13,7 @@ from ekko.schemas.signals import PENDING_BYTES, Signal
 from ekko.streams.health.buckets import Total
 from ekko.streams.log import Cluster, Partition, read_range
 
-WINDOW_S = 60.0
+WINDOW_S = 30.0
 """Quality is that of so many seconds before the newest signal of the model, by the broker's clock."""
 LATEST_S = 10.0
 """Fan-outs tell what waits every second; one that was not heard for so long is gone, and others have its rows."""
@@ -56,7 +56,7 @@ class Pending:
 
 
 class SignalTail:
-    """The last minute of every model's signals; `read` goes on where it was."""
+    """What every model's signals said within WINDOW_S; `read` goes on where it was."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
