@@ -27,6 +27,8 @@ except ImportError:
     if not TYPE_CHECKING:
         pa = pq = None
 
+_BUFFER_BYTES = 1024 * 1024
+
 
 class ParquetFile:
     """A `TableFile`.
@@ -40,7 +42,7 @@ class ParquetFile:
         _require(path)
         self.path = path
         try:
-            with pq.ParquetFile(path) as file:
+            with _open(path) as file:
                 schema, self.rows = file.schema_arrow, file.metadata.num_rows
                 first = next(file.iter_batches(batch_size=1), None)
         except pa.ArrowInvalid as error:
@@ -67,7 +69,7 @@ class ParquetFile:
         """See `TableFile.chunks`."""
         wanted = [name for name in (self._keys, self._values) if name is not None]
         start = 0
-        with pq.ParquetFile(self.path) as file:
+        with _open(self.path) as file:
             for batch in file.iter_batches(batch_size=chunk_rows(self.dim), columns=wanted):
                 values = self._matrix(batch.column(self._values))
                 keys = np.arange(start, start + len(values), dtype=np.uint64)
@@ -98,6 +100,11 @@ def write(path: Path, spool: Spool, origin: Origin) -> None:
         for keys, values in spool.runs(chunk_rows(spool.dim)):
             rows = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), spool.dim)
             writer.write_batch(pa.record_batch([pa.array(keys), rows], schema=schema))
+
+
+def _open(path: Path) -> "pq.ParquetFile":
+    """By buffers of 1 MB: else the whole column of a row group is read at once, and most files have one group."""
+    return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def _require(path: Path) -> None:
