@@ -87,7 +87,6 @@ class Applier:
         self._started = False
         self._assign_again = True
         self._idle = False
-        self._flush_soon = False
         self._flushing = False
 
     @property
@@ -253,7 +252,6 @@ class Applier:
         for void in self._new_voids:
             rows = self._store.undo(void)
             _log.info("%s: undid epochs %d to %d, %d rows changed", self.model.name, void.first, void.last, rows)
-            self._flush_soon = True  # a rollback counts as done only once it is durable everywhere
         self._new_voids.clear()
         if self._withdrawn:
             self._store.withdraw(self._withdrawn)
@@ -283,13 +281,13 @@ class Applier:
 
     def _flush(self, now_s: float) -> None:
         try:
-            free = self._store.poll_flush()
-            if free and self._flushing:
+            self._store.keep_voids()  # a rollback counts as done only once it is durable everywhere
+            if self._store.poll_flush() and self._flushing:
                 self._flushing, self.unwritable = False, None
-            due = self._store.flush_due(now_s) or (free and self._flush_soon)
-            if due and self.state != self._store.flushed:
+            first = self._store.flushed is None and bool(self.state.voids)  # they are kept beside what was flushed
+            if (self._store.flush_due(now_s) or first) and self.state != self._store.flushed:
                 self._store.begin_flush(self.state)
-                self._flushing, self._flush_soon = True, False
+                self._flushing = True
         except StoreUnwritable as error:
             _log.error("%s: a flush failed and is tried again: %s", self.model.name, error)
             self.unwritable, self._flushing = error, False

@@ -17,7 +17,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, SchemaDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, FormatError
-from ekko.streams.log import Cluster, Output, Partition, Reader, Record
+from ekko.streams.log import Cluster, Output, Partition, Reader, Record, read_range
 
 PARTITION = Partition(topics.CATALOGUE, 0)
 
@@ -180,7 +180,7 @@ class Catalogue:
         Raises:
             ConnectionFailed: not reached within `timeout_s`; else as `poll`.
         """
-        reader = self._connected()
+        reader = self._connected() if self._reader is not None else self._read_from_the_start(timeout_s)
         self._absorb()
         end = self._cluster.bounds([PARTITION])[PARTITION].end
         self._read_until(lambda: reader.position(PARTITION) >= end, timeout_s, f"catalogue offset {end}")
@@ -200,16 +200,25 @@ class Catalogue:
             self._reader.close()
             self._reader = None
 
-    def _connected(self) -> Reader:
+    def _connected(self, start: int = 0) -> Reader:
         if self._reader is None:
             reader = self._cluster.reader()
             try:
-                reader.assign({PARTITION: 0})
+                reader.assign({PARTITION: start})
             except BaseException:
                 reader.close()
                 raise
             self._reader = reader
         return self._reader
+
+    def _read_from_the_start(self, timeout_s: float) -> Reader:
+        """Take what is there with a reader made for that, and read on behind it with one made for waiting."""
+        end = self._cluster.bounds([PARTITION])[PARTITION].end
+        try:
+            self._unread.extend(read_range(self._cluster, {PARTITION: 0}, timeout_s=timeout_s))
+        except TimeoutError as error:
+            raise ConnectionFailed(str(error), hint="check that the broker answers") from error
+        return self._connected(end)
 
     def _read_until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s

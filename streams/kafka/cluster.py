@@ -79,6 +79,7 @@ class KafkaCluster:
             "bootstrap.servers": bootstrap,
         }
         self._errors = ClientErrors(bootstrap)
+        self._knows_leaders = False
         try:
             self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=log)
             self._errors.serve = self._admin.poll
@@ -98,10 +99,10 @@ class KafkaCluster:
         }
         return {**defaults, **extra, **settings}, errors
 
-    def reader(self) -> KafkaReader:
+    def reader(self, *, idle_ms: int = 100) -> KafkaReader:
         """See `Cluster.reader`."""
         settings, errors = self._client()
-        return KafkaReader(settings, errors, self.bounds)
+        return KafkaReader({"fetch.wait.max.ms": idle_ms, **settings}, errors, self.bounds)
 
     def writer(
         self, *, linger_ms: float = 0.0, queue_bytes: int = 64 * 1024 * 1024, batch_bytes: int = 1_000_000
@@ -124,6 +125,10 @@ class KafkaCluster:
         """See `Cluster.bounds`."""
         asked = {partition: TopicPartition(*partition) for partition in partitions}
         deadline = time.monotonic() + self._timeout_s
+        if not self._knows_leaders:
+            # Asked for offsets first of all, a client that has just connected now and then sits out 1 to 3 s (measured).
+            self.topics()
+            self._knows_leaders = True
         while asked:
             try:
                 return self._list_offsets(asked)

@@ -29,7 +29,6 @@ class KafkaReader:
                 "group.id": GROUP,
                 "queued.max.messages.kbytes": 65_536,
                 "fetch.queue.backoff.ms": 5,
-                "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 50,
                 "max.poll.interval.ms": 86_400_000,
                 **settings,

@@ -231,8 +231,9 @@ class MemoryCluster:
         self.broker = broker
         self._faults = faults or Faults()
 
-    def reader(self) -> MemoryReader:
-        """See `log.Cluster.reader`."""
+    def reader(self, *, idle_ms: int = 100) -> MemoryReader:
+        """See `log.Cluster.reader`; nothing is held here."""
+        del idle_ms
         return MemoryReader(self.broker, self._faults)
 
     def writer(

@@ -57,10 +57,10 @@ class Log(MemoryCluster):
         value = encode(Barrier(INCARNATION, self.epoch, 0, 0, withdrawn=self.withdrawn))
         self._write(dict.fromkeys(range(4), value))
 
-    def reader(self):
+    def reader(self, *, idle_ms: int = 100):
         if self.managed:
             self.barrier()
-        return super().reader()
+        return super().reader(idle_ms=idle_ms)
 
     def _write(self, records: dict[int, bytes]) -> None:
         writer = self.writer()
