@@ -13,6 +13,9 @@ that express rows never wait longer than that behind bulk ones."""
 
 _MOST_RECORDS = 500
 
+_SLICE_S = 0.002
+"""While nothing comes, the lanes are waited for in turn, so long each: neither wakes who waits for the other."""
+
 
 class Pace:
     """How many records one poll may bring, from the size of those that came before. Pure."""
@@ -62,9 +65,17 @@ class LaneReaders:
             reader.assign({p: offset for p, offset in positions.items() if self._reads(p) is lane})
 
     def poll(self, wait_s: float, limit: int) -> list[Record]:
-        """Up to `limit` records of each lane, express first; waits for express only. Raises as `Reader.poll`."""
+        """Up to `limit` records of each lane, express first, as soon as there are any. Raises as `Reader.poll`."""
+        records = self._poll_both(0.0, limit)
+        for _ in range(round(wait_s / (2 * _SLICE_S))):
+            if records:
+                break
+            records = self._poll_both(_SLICE_S, limit)
+        return records
+
+    def _poll_both(self, wait_s: float, limit: int) -> list[Record]:
         express = self._readers[Lane.EXPRESS].poll(wait_s, limit)
-        return list(chain(express, self._readers[Lane.BULK].poll(0.0, limit)))
+        return list(chain(express, self._readers[Lane.BULK].poll(0.0 if express else wait_s, limit)))
 
     def position(self, partition: Partition) -> int:
         """See `Reader.position`."""

@@ -33,7 +33,7 @@ class _Bucket:
 
 
 class Budget:
-    """Token bucket over all that a region's fan-out instance sends, in bytes on the wire.
+    """Token bucket over all that a region's fan-out instance sends, in bytes on the wire (see `wire.WireMeter`).
 
     Express is sent at once and may put the bucket into debt; bulk gets what is there. Bulk that has waited longer than
     its maximal age gets `bulk_share` of the rate, by age, even when express takes everything: that is its starvation
@@ -75,7 +75,10 @@ class Budget:
             return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
 
     def spend(self, express_bytes: float, bulk_bytes: float, in_turn_bytes: float, now_s: float) -> None:
-        """Account for what was sent, in bytes on the wire; `in_turn_bytes` of the bulk were sent for their age."""
+        """Account for what was sent, in bytes on the wire; `in_turn_bytes` of the bulk were sent for their age.
+
+        Less than nothing is given back: what an estimate took too much.
+        """
         if self._all is None or self._sure is None:
             return
         with self._lock:

@@ -17,6 +17,7 @@ from ekko.streams.fanout.pending import Allowance, Waiting
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
+from ekko.streams.fanout.wire import WireMeter
 from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWriter
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _TELL_AGAIN_S = 30.0
 _TRANSACTION_S = 0.2
 _LEAST_TRANSACTION_BYTES = 64 * 1024
 _BUSY_POLL_S = 0.005
+_GATHER_S = 0.002
+"""What was published in one call comes shard by shard: waiting for the rest costs less than a transaction each."""
 _CALM_S = 30.0
 
 
@@ -46,6 +49,7 @@ class GroupFanout:
         self._retry_at_s = 0.0
         self._told_s = 0.0
         self._in_turn_bytes = 0.0
+        self._wire = WireMeter()
         self._fenced, self._taken_s = 0, 0.0
         self._transaction_bytes = context.settings.transaction_bytes
         self._labels = context.region.name, model.name, str(number)
@@ -82,8 +86,11 @@ class GroupFanout:
         identity = topics.fanout_transactional_id(
             model.name, model.incarnation, context.region.name, context.region.incarnation, self.number
         )
-        self._writer = context.regional.transactional_writer(identity)
-        self._shards = Takeover(context, model).rebuild(list(range(self.number, model.shards, model.shard_groups)))
+        takeover, numbers = Takeover(context, model), list(range(self.number, model.shards, model.shard_groups))
+        takeover.check_seeded(numbers)  # before anybody is fenced: who seeds writes under the same identity
+        self._writer = context.regional.transactional_writer(identity, thin_link=context.budget.limited)
+        self._wire = WireMeter()
+        self._shards = takeover.rebuild(numbers)
         reader = context.central.reader()
         try:
             reader.assign({self._source(number): shard.intake.position for number, shard in self._shards.items()})
@@ -145,11 +152,13 @@ class GroupFanout:
         waiting = any(shard.pending.rows or shard.recomputable() is not None for shard in self._shards.values())
         timeout_s = min(self._context.settings.poll_s, _BUSY_POLL_S) if waiting else self._context.settings.poll_s
         taken_bytes, barrier = 0, False
+        gathered_s: float | None = None
         while taken_bytes < self._transaction_bytes and not barrier:
             records = self._reader.poll(timeout_s, _POLL_RECORDS)
             if not records:
                 break
-            timeout_s = 0.0
+            gathered_s = time.monotonic() + _GATHER_S if gathered_s is None else gathered_s
+            timeout_s = max(0.0, gathered_s - time.monotonic())
             for record in records:
                 taken_bytes += len(record.value or b"")
                 barrier = self._take(record) or barrier
@@ -182,8 +191,8 @@ class GroupFanout:
         context = self._context
         oldest_us = min((shard.pending.oldest_us for shard in self._shards.values()), default=0)
         due_us = int((now_s - context.settings.bulk_max_age_s) * 1e6)
-        allowance = context.budget.for_bulk(now_s, overdue=oldest_us < due_us)
-        allowance = Allowance(min(allowance.total, self._transaction_bytes), allowance.in_turn, due_us)
+        granted, ratio = context.budget.for_bulk(now_s, overdue=oldest_us < due_us), self._wire.ratio
+        allowance = Allowance(min(granted.total / ratio, self._transaction_bytes), granted.in_turn / ratio, due_us)
         in_turn = allowance.in_turn
         batches = []
         # The shard that was first is last next time: a full budget starves nobody.
@@ -218,9 +227,17 @@ class GroupFanout:
         for place, offset in zip(lanes, offsets, strict=True):
             if place is not None:
                 self._shards[place[0]].sequencer.committed({place[1]: offset + 1})
-        self._context.budget.spend(sent[Lane.EXPRESS], sent[Lane.BULK], self._in_turn_bytes, now_s)
+        self._pay(sent[Lane.EXPRESS], sent[Lane.BULK], now_s)
         metrics.TRANSACTION_SECONDS.labels(*self._labels[:2]).observe(took_s)
         self._adapt(took_s)
+
+    def _pay(self, express_bytes: int, bulk_bytes: int, now_s: float) -> None:
+        """Account for what was sent, in bytes on the wire."""
+        assert self._writer is not None
+        express, bulk = self._wire.sent(express_bytes), self._wire.sent(bulk_bytes)
+        missing = self._wire.counted(self._writer.wire_bytes)
+        self._context.budget.spend(express + missing, bulk, self._in_turn_bytes * self._wire.ratio, now_s)
+        metrics.WIRE_BYTES.labels(*self._labels).set(self._writer.wire_bytes)
 
     def _adapt(self, took_s: float) -> None:
         """Keep transactions short on whatever link: express waits for the one under way."""

@@ -5,6 +5,11 @@ from prometheus_client import Counter, Gauge, Histogram
 ROWS = Counter("ekko_fanout_rows", "Rows sent to a lane.", ["region", "model", "lane"])
 BLOCKS = Counter("ekko_fanout_blocks", "Lane records sent.", ["region", "model", "lane"])
 BYTES = Counter("ekko_fanout_bytes", "Bytes sent to a lane, before compression.", ["region", "model", "lane"])
+WIRE_BYTES = Gauge(
+    "ekko_fanout_wire_bytes",
+    "Bytes sent to the region's brokers since the last takeover, compressed; 0 without a bandwidth.",
+    ["region", "model", "group"],
+)
 REJECTED = Counter("ekko_fanout_rejected", "Source records refused.", ["region", "model", "reason"])
 PENDING_ROWS = Gauge("ekko_fanout_pending_rows", "Rows that wait for bandwidth.", ["region", "model", "group"])
 PENDING_BYTES = Gauge("ekko_fanout_pending_bytes", "Memory of rows that wait.", ["region", "model", "group"])

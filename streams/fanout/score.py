@@ -21,6 +21,9 @@ from ekko.streams.fanout.rows import Bools
 
 Float64s = npt.NDArray[np.float64]
 
+_MOST_EXCESS = 1.5
+"""By how much more may be express than the percentile says, for the width of a bucket and scores that are equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -129,17 +132,30 @@ class ScoreWindow:
 
         Whatever is at or above the true percentile is at or above the lower bound.
         """
+        return self._at(percent, now_s)[:2]
+
+    def cut_off(self, percent: float, now_s: float) -> float:
+        """The score from which on rows are the highest of the window: 100 - `percent` % of them, or hardly more.
+
+        Where many have one score, that of the percentile, it is beyond it: 'at or above' would be all of them.
+        """
+        lower, upper, share = self._at(percent, now_s)
+        crowded = share > _MOST_EXCESS * (1 - percent / 100)
+        return float(np.nextafter(upper, np.inf)) if crowded else lower
+
+    def _at(self, percent: float, now_s: float) -> tuple[float, float, float]:
+        """Bounds of the bucket at the percentile, and which share of the scores is in it or above it."""
         with self._lock:
             self._turn(now_s)
             totals = self._counts.sum(axis=0).cumsum()
         if not totals[-1]:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         rank = percent / 100 * (totals[-1] - 1)
         column = int(np.searchsorted(totals, rank, side="right"))
         if column == 0:
-            return 0.0, 0.0
+            return 0.0, 0.0, 1.0
         upper = self._gamma ** (column - 1 + self._lowest)
-        return upper / self._gamma, upper
+        return upper / self._gamma, upper, float(1 - totals[column - 1] / totals[-1])
 
     def _turn(self, now_s: float) -> None:
         current = int(now_s // self._slice_s)

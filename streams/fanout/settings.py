@@ -28,7 +28,7 @@ class FanoutSettings:
     models: frozenset[str] = frozenset()
     bandwidth_bytes_per_s: float | None = None
     bulk_max_age_s: float = 1.0
-    bulk_share: float = 0.25
+    bulk_share: float = 0.1
     express_percentile: float = 99.0
     score: str | None = None
     pending_bytes: int = 1024 * _MIB

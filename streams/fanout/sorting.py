@@ -87,9 +87,10 @@ class Sorter:
     def _above(self, scores: Float64s, window: ScoreWindow, now_s: float) -> Bools:
         if not self._percentile:
             return np.ones(len(scores), np.bool_)
-        lower, upper = window.percentile(self._percentile, now_s)
         # Where many have the same score, all that are at the percentile can be more than the link carries.
-        return scores > upper if self._limited else scores >= lower
+        if self._limited:
+            return scores >= window.cut_off(self._percentile, now_s)
+        return scores >= window.percentile(self._percentile, now_s)[0]
 
     def _scores(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s) -> Float64s:
         shares = self._shares.get(model)

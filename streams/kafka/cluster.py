@@ -116,17 +116,17 @@ class KafkaCluster:
         }
         return KafkaWriter(*self._producer_settings(extra))
 
-    def transactional_writer(self, transactional_id: str) -> KafkaTransactionalWriter:
+    def transactional_writer(self, transactional_id: str, *, thin_link: bool = False) -> KafkaTransactionalWriter:
         """See `Cluster.transactional_writer`."""
-        settings, errors = self._producer_settings({})
-        return KafkaTransactionalWriter(settings, errors, transactional_id, self._timeout_s)
+        settings, errors = self._producer_settings({"compression.type": "zstd"} if thin_link else {})
+        return KafkaTransactionalWriter(settings, errors, transactional_id, self._timeout_s, counts=thin_link)
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """See `Cluster.bounds`."""
         asked = {partition: TopicPartition(*partition) for partition in partitions}
         deadline = time.monotonic() + self._timeout_s
         if not self._knows_leaders:
-            # Asked for offsets first of all, a client that has just connected now and then sits out 1 to 3 s (measured).
+            # Asked for offsets first of all, a client that has just connected sits out 1 to 3 s now and then (measured).
             self.topics()
             self._knows_leaders = True
         while asked:

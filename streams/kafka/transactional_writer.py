@@ -1,5 +1,6 @@
 """Transactional writer on a confluent producer: every call ends in a known fate or says that it is unknown."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,20 +15,35 @@ from ekko.streams.log import Output
 TRANSACTION_TIMEOUT_MS = 2_000
 """How long a writer killed in mid-transaction holds its partitions."""
 
+_COUNT_MS = 100
+"""How often librdkafka tells what it has sent; making that text takes it some tenths of a millisecond."""
+
 
 class KafkaTransactionalWriter:
     """`streams.log.TransactionalWriter` on a confluent transactional producer."""
 
-    def __init__(self, settings: dict[str, Any], errors: ClientErrors, transactional_id: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        errors: ClientErrors,
+        transactional_id: str,
+        timeout_s: float,
+        *,
+        counts: bool = False,
+    ) -> None:
         self._identity = transactional_id
+        self.wire_bytes = 0
+        counting = {"statistics.interval.ms": _COUNT_MS, "stats_cb": self._count} if counts else {}
         self._sequence_broken = False
         self._errors = errors
         self._producer = Producer(
             {
                 "linger.ms": 0,
-                # The default of 100 ms makes every transaction take 107 ms instead of 8.5 (measured).
-                "retry.backoff.ms": 5,
-                "retry.backoff.max.ms": 100,
+                # A transaction that begins while the markers of the one before are being written is told to try again:
+                # with the default of 100 ms each takes 107 ms, with these 4, and 11 instead of 26 at p99 (measured).
+                "retry.backoff.ms": 1,
+                "retry.backoff.max.ms": 5,
+                **counting,
                 **settings,
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
@@ -36,6 +52,9 @@ class KafkaTransactionalWriter:
         )
         errors.serve = self._producer.poll
         self._open(time.monotonic() + timeout_s)
+
+    def _count(self, statistics: str) -> None:
+        self.wire_bytes = sum(broker["txbytes"] for broker in json.loads(statistics)["brokers"].values())
 
     def _open(self, deadline: float) -> None:
         """Fence older writers of this identity and wait until their transactions have ended."""

@@ -176,6 +176,7 @@ class MemoryTransactionalWriter:
         faults.require_broker()
         self._epoch = broker.take_identity(identity)
         self._lost = False
+        self.wire_bytes = 0
 
     def transact(self, outputs: Sequence[Output], timeout_s: float = 10.0) -> list[int]:
         """See `log.TransactionalWriter.transact`."""
@@ -204,6 +205,7 @@ class MemoryTransactionalWriter:
         if fate is Fate.REFUSED:
             self._broker.end(transaction, commit=False)
             raise TransactionAborted(f"{self._identity}: aborted; nothing was written")
+        self.wire_bytes += sum(map(_size, outputs))
         transaction.commit_sent = True
         self._lost = fate in (Fate.HANGING, Fate.REPLY_LOST)
         if fate is not Fate.HANGING:
@@ -243,8 +245,9 @@ class MemoryCluster:
         del linger_ms, batch_bytes
         return MemoryWriter(self.broker, self._faults, queue_bytes)
 
-    def transactional_writer(self, transactional_id: str) -> MemoryTransactionalWriter:
-        """See `log.Cluster.transactional_writer`."""
+    def transactional_writer(self, transactional_id: str, *, thin_link: bool = False) -> MemoryTransactionalWriter:
+        """See `log.Cluster.transactional_writer`; nothing is compressed here, and always counted."""
+        del thin_link
         return MemoryTransactionalWriter(self.broker, self._faults, transactional_id)
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:

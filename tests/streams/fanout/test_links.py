@@ -100,6 +100,22 @@ def test_thirty_kills_and_cuts(
     end_of_storm(source, far, near)
 
 
+def test_the_budget_is_what_crosses_the_link(
+    kafka: KafkaCluster, far: FarBroker, near: KafkaCluster, topic_prefix: str, start_fanout: Start
+) -> None:
+    source, rate = Source(kafka, topic_prefix, dim=64, regional=far.link.bootstrap), 200_000.0
+    start_fanout(source.name, config=f"[region.{source.name}]\nbandwidth_bytes_per_s = {rate}\n")
+    dice = np.random.default_rng(2)
+    for _ in range(12):  # ten seconds' worth; many values are alike, so that compressing halves them
+        source.publish(np.unique(dice.integers(0, 10**6, 2_000).astype(np.uint64)), None)
+    wait_for(lambda: len(read_lanes(near, source.name, source.name)) == source.shards)
+    time.sleep(1.5)  # what was saved up is spent
+    before, began = far.link.carried().up, time.monotonic()
+    time.sleep(5.0)
+    carried = (far.link.carried().up - before) / (time.monotonic() - began)
+    assert carried == pytest.approx(rate, rel=0.2), "bytes a second, heads and announcements included"
+
+
 class LaneWatch:
     """Latencies, publish to visible in the express and bulk lanes of a region, of each block, in milliseconds."""
 
