@@ -59,14 +59,14 @@ class SstBuilder:
         """What stays committed, or is in use."""
         return self._highest
 
-    def build(self, file: Path, batch: Batch, number: int) -> None:
-        """Have `file` written from a batch, commit `number`, whose arrays were all allocated here.
+    def build(self, folder: Path, batch: Batch, number: int) -> None:
+        """Have the files of a batch, commit `number`, whose arrays were all allocated here, written to `folder`.
 
         Raises:
-            StoreUnwritable: the helper could not write it, or died.
+            StoreUnwritable: the helper could not write them, or died.
         """
         request = {
-            "file": str(file),
+            "folder": str(folder),
             "number": number,
             "manifest": batch.manifest.hex(),
             "cells": [self._described(cells) for cells in batch.cells],
@@ -75,7 +75,7 @@ class SstBuilder:
             answer = self._ask(json.dumps(request).encode() + b"\n")
         if answer != b"done\n":
             raise StoreUnwritable(
-                f"{file} was not written: {answer.decode(errors='replace').strip() or 'the helper process died'}",
+                f"{folder} was not written: {answer.decode(errors='replace').strip() or 'the helper process died'}",
                 hint="free disk space or make the folder writable; the next flush tries again",
             )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ekko.storage.disk.durable import Batch, Cells
-from ekko.storage.disk.rocks import write_file
+from ekko.storage.disk.rocks import write_files
 from ekko.storage.engine.memory import Column, Segment
 
 
@@ -43,7 +43,7 @@ def _serve(request: dict[str, Any], memory: npt.NDArray[np.uint8]) -> None:
         )
         for part in request["cells"]
     )
-    write_file(Path(request["file"]), Batch(cells, bytes.fromhex(request["manifest"])), request["number"])
+    write_files(Path(request["folder"]), Batch(cells, bytes.fromhex(request["manifest"])), request["number"])
 
 
 def _array(memory: npt.NDArray[np.uint8], place: list[Any]) -> npt.NDArray[Any]:
