@@ -15,7 +15,7 @@ from ekko.schemas.epochs import ModelState
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster, read_all
-from ekko.streams.manager.history import read_states
+from ekko.streams.manager.history import read_control, read_states
 from ekko.streams.manager.progress import RegionProgress, region_progress
 
 _WIDTH = 160
@@ -23,9 +23,13 @@ _WIDTH = 160
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A model's states, newest last, and how far each region has come; None for a region that does not answer."""
+    """A model's states, newest last, and how far each region has come; None for a region that does not answer.
+
+    `served` is the pinned state that readers get in place of the live rows; None for the live ones.
+    """
 
     states: list[ModelState]
+    served: int | None
     regions: dict[str, RegionProgress | None]
 
     def table(self, last: int, now_us: int) -> str:
@@ -35,7 +39,7 @@ class Overview:
             table.add_row(
                 str(state.epoch),
                 str(state.generation),
-                state.verdict + (" (pinned)" if state.pinned else ""),
+                state.verdict + self._pin(state),
                 _age(now_us - state.written_us),
                 " ".join(map(str, state.offsets)),
                 *(_completeness(progress, state.epoch) for progress in self.regions.values()),
@@ -45,6 +49,11 @@ class Overview:
         Console(file=out, width=_WIDTH).print(table if self.states else "no states yet: is `ekko manager` running?")
         return out.getvalue()
 
+    def _pin(self, state: ModelState) -> str:
+        if state.epoch == self.served:
+            return " (pinned, served)"
+        return " (pinned)" if state.pinned else ""
+
     def json_lines(self, last: int) -> str:
         """The newest `last` states for programs."""
         lines = [
@@ -53,6 +62,7 @@ class Overview:
                 "generation": state.generation,
                 "verdict": state.verdict,
                 "pinned": state.pinned,
+                "served": state.epoch == self.served,
                 "reason": state.reason,
                 "written_us": state.written_us,
                 "offsets": state.offsets,
@@ -74,11 +84,12 @@ def read(central: Cluster, model: str, connect: Callable[[RegionDeclaration], Cl
     catalogue.refresh()
     declaration = catalogue.model(model)
     states = read_states(central, catalogue.codec, declaration)
+    barrier = read_control(central, catalogue.codec, declaration)
     regions = {
         name: _progress(connect, region, declaration, catalogue.codec) for name, region in catalogue.regions.items()
     }
     catalogue.close()
-    return Overview(list(states.values()), regions)
+    return Overview(list(states.values()), None if barrier is None else barrier.served, regions)
 
 
 def _progress(

@@ -16,7 +16,7 @@ from ekko.schemas.epochs import Barrier, EpochRange, ModelState, Settled, Verdic
 from ekko.schemas.errors import BadInput, FormatError
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s, pack, unpack
-from ekko.schemas.replicas import FanoutState, LanePosition, Member, ReplicaState, SeqRun, ShardPosition
+from ekko.schemas.replicas import FanoutState, LanePosition, Member, ReplicaState, SeqRun, ShardPosition, Undone
 
 Body = dict[str, Any]
 _COLUMNS = frozenset({"keys", "deltas", "created", "dim", "width"})
@@ -130,7 +130,8 @@ def _replica_state(body: Body) -> ReplicaState:
 
 def _member(body: Body) -> Member:
     states = {name: tuple(_replica_state(state) for state in body[name]) for name in ("models", "durable")}
-    return Member(**{**body, **states})
+    undone = tuple(Undone(**{**entry, "void": EpochRange(**entry["void"])}) for entry in body["undone"])
+    return Member(**{**body, **states, "undone": undone})
 
 
 def _model(body: Body) -> ModelDeclaration:

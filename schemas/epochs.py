@@ -34,6 +34,8 @@ class Barrier:
         withdrawn: model states to which nobody may roll back any more.
         denied: trainers whose blocks are rejected from here on.
         written_us: the manager's clock, microseconds since 1970.
+        pinned: a state that is kept readable and never withdrawn; None for none.
+        serves_pinned: readers get its rows in place of the live ones (`pinned` is not None then).
     """
 
     incarnation: int
@@ -44,6 +46,13 @@ class Barrier:
     withdrawn: tuple[EpochRange, ...] = ()
     denied: tuple[str, ...] = ()
     written_us: int = 0
+    pinned: int | None = None
+    serves_pinned: bool = False
+
+    @property
+    def served(self) -> int | None:
+        """The state whose rows readers get; None for the live ones."""
+        return self.pinned if self.serves_pinned else None
 
 
 class Settled(NamedTuple):

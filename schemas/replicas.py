@@ -87,6 +87,16 @@ class ReplicaState:
         )
 
 
+class Undone(NamedTuple):
+    """A void that a replica has taken back: the rows that changed there, and when, microseconds since 1970."""
+
+    model: str
+    incarnation: int
+    void: EpochRange
+    rows: int
+    at_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A replica's announcement in `ekko.<region>.members`, keyed by replica, every second and at each change.
@@ -96,6 +106,7 @@ class Member:
         ready: every lane was read to the ends seen at start.
         models: what is readable here; durable: what would survive a kill -9 (as of the last flush).
         halted: "model/shard" -> why it stands still here.
+        undone: the last voids taken back since its start, oldest first.
     """
 
     region: str
@@ -107,6 +118,7 @@ class Member:
     models: tuple[ReplicaState, ...] = ()
     durable: tuple[ReplicaState, ...] = ()
     halted: dict[str, str] = field(default_factory=dict)
+    undone: tuple[Undone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

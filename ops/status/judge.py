@@ -82,6 +82,12 @@ def _barriers(model: ModelFacts, now_us: int, epoch_interval_s: float) -> Iterat
 
 def _states(model: ModelFacts) -> Iterator[Finding]:
     name, states = model.model.name, list(model.states.values())
+    if model.barrier is not None and model.barrier.served is not None:
+        yield problem(
+            "states",
+            f"model {name}: readers get the pinned state {model.barrier.served} in place of live rows",
+            f"mend the trainer, then `ekko rollback {name}` and `ekko pin clear {name}`; the audit trail says why",
+        )
     if states and states[-1].verdict in {Verdict.SUSPECT, Verdict.CORRUPT}:
         newest = states[-1]
         grave = problem if newest.verdict is Verdict.CORRUPT else warning

@@ -94,7 +94,22 @@ class StoreClient:
             ConnectionFailed, NotReady: no store answered within the time-out.
         """
         wanted = as_keys(keys)
-        reply = self.stored(table, wanted, as_of=as_of)
+        return self._rows(table, wanted, self.stored(table, wanted, as_of=as_of))
+
+    def pull(self, table: str, keys: npt.ArrayLike, *, generation: int) -> Rows:
+        """Values of `keys` to learn from: live ones, of replicas that have undone `generation` rollbacks.
+
+        A trainer calls it when it starts and from its `on_rollback`, with the generation that this is told. The rows
+        are live even where readers are given a pinned state's.
+
+        Raises:
+            NotReady: no replica has undone so many yet: try again. Others as `lookup`.
+        """
+        wanted = as_keys(keys)
+        path = f"/v1/models/{self.model}/tables/{table}/lookup?generation={generation}"
+        return self._rows(table, wanted, self._lookup_remote(self._table(table)[0], path, wanted))
+
+    def _rows(self, table: str, wanted: UInt64s, reply: wire.Reply) -> Rows:
         declared = self._table(table)[1]
         # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
         rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
@@ -103,7 +118,8 @@ class StoreClient:
     def stored(self, table: str, keys: UInt64s, *, as_of: int | None = None) -> wire.Reply:
         """Rows of `keys` (uint64[N]) as they are stored, int32 and without the initialiser; otherwise as `lookup`."""
         model, _ = self._table(table)
-        return self._lookup_local(table, keys, as_of) or self._lookup_remote(model, table, keys, as_of)
+        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
+        return self._lookup_local(table, keys, as_of) or self._lookup_remote(model, path, keys)
 
     def _lookup_local(self, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
         if self._local is None:
@@ -115,8 +131,7 @@ class StoreClient:
                 raise
             return None
 
-    def _lookup_remote(self, model: ModelDeclaration, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply:
-        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
+    def _lookup_remote(self, model: ModelDeclaration, path: str, keys: UInt64s) -> wire.Reply:
         deadline = time.monotonic() + self._timeout_s
         pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(keys)), MAX_LOOKUP_KEYS)]
         parts = [Part(piece, self._lookup_piece(model, path, keys[piece], deadline)) for piece in pieces]

@@ -36,7 +36,10 @@ class LookupObserver(Protocol):
 
 
 class Lookups:
-    """ASGI endpoint `POST /v1/models/{model}/tables/{table}/lookup[?as_of=K]`; frames as in `storage.serving.wire`."""
+    """ASGI endpoint `POST /v1/models/{model}/tables/{table}/lookup[?as_of=K|?generation=G]`.
+
+    Frames are those of `storage.serving.wire`.
+    """
 
     def __init__(self, served: Served, observer: LookupObserver) -> None:
         self._served = served
@@ -48,20 +51,21 @@ class Lookups:
         begun = time.perf_counter()
         body = await read_body(receive, 8 * MAX_LOOKUP_KEYS)
         names = scope["path_params"]
-        as_of = _as_of(scope["query_string"])
+        as_of, generation = _numbers(scope["query_string"])
         keys = decode_keys(body)
+        asked = names["model"], names["table"], keys, as_of, generation
         if len(keys) <= _INLINE_KEYS and as_of is None:
-            reply = self._answer(names["model"], names["table"], keys, None)
+            reply = self._answer(*asked)
         else:
-            reply = await run_in_threadpool(self._answer, names["model"], names["table"], keys, as_of)
+            reply = await run_in_threadpool(self._answer, *asked)
         length = str(len(reply)).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply})
         self._observer.looked_up(names["model"], len(keys), time.perf_counter() - begun)
 
-    def _answer(self, model: str, table: str, keys: UInt64s, as_of: int | None) -> bytes:
-        lookup = self._served.lookup(model, table, keys, as_of)
+    def _answer(self, model: str, table: str, keys: UInt64s, as_of: int | None, generation: int | None) -> bytes:
+        lookup = self._served.lookup(model, table, keys, as_of, generation)
         known = self._encoded.get(model)
         # A state is immutable and replaced by every apply, so identity tells whether its bytes are still right.
         if known is None or known.state is not lookup.state:
@@ -89,19 +93,24 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _as_of(query: bytes) -> int | None:
+def _numbers(query: bytes) -> tuple[int | None, int | None]:
+    """The model state and the generation in a query string."""
     if not query:
-        return None
-    values = parse_qs(query.decode("ascii", "replace"), keep_blank_values=True).get("as_of")
-    return None if values is None else parse_state(values[-1])
+        return None, None
+    values = parse_qs(query.decode("ascii", "replace"), keep_blank_values=True)
+    as_of, generation = (values.get(name) for name in ("as_of", "generation"))
+    return (
+        None if as_of is None else parse_state(as_of[-1]),
+        None if generation is None else parse_state(generation[-1], "generation"),
+    )
 
 
-def parse_state(text: str) -> int:
-    """A model state in a query string; raises BadInput."""
+def parse_state(text: str, name: str = "as_of") -> int:
+    """A model state in a query string, under `name`; raises BadInput."""
     if not text.isascii() or not text.isdigit():
-        raise BadInput(f"as_of={_shown(text)} is no model state", hint="a model state is a whole number, 0 or more")
+        raise BadInput(f"{name}={_shown(text)} is no model state", hint="a model state is a whole number, 0 or more")
     if len(text) > _MAX_DIGITS:
-        raise BadInput(f"as_of={_shown(text)} is no model state", hint=f"write it in at most {_MAX_DIGITS} digits")
+        raise BadInput(f"{name}={_shown(text)} is no model state", hint=f"write it in at most {_MAX_DIGITS} digits")
     return int(text)
 
 

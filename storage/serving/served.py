@@ -114,12 +114,17 @@ class Served(Protocol):
     def model(self, name: str) -> ModelDeclaration:
         """The declaration of a model; raises ConfigurationError that lists those that exist."""
 
-    def lookup(self, model: str, table: str, keys: UInt64s, as_of: int | None = None) -> Lookup:
+    def lookup(
+        self, model: str, table: str, keys: UInt64s, as_of: int | None = None, generation: int | None = None
+    ) -> Lookup:
         """Rows of `keys` (uint64[N]), now or as of the start of epoch `as_of`; never waits for applies.
+
+        Now means the live rows, or those of the pinned state where that is served in their place. With `generation`
+        they are the live ones in any case, with so many rollbacks undone: what trainers ask for.
 
         Raises:
             ConfigurationError: no such model or table.
-            NotReady: still catching up after the start.
+            NotReady: still catching up after the start, or `generation` rollbacks are not undone yet.
             NotOwned: a key belongs to a shard that this replica does not hold.
             StateUnavailable: not complete at `as_of` yet, or `as_of` can no longer be told.
         """

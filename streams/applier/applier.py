@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
-from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import (
     BadInput,
     ConfigurationError,
@@ -23,9 +22,11 @@ from ekko.schemas.errors import (
     StateUnavailable,
     StoreUnwritable,
 )
+from ekko.schemas.replicas import Undone
 from ekko.storage.store import Store
 from ekko.streams.applier.applied import Applied, AppliedObserver, tell
 from ekko.streams.applier.bounds import check_partition_counts
+from ekko.streams.applier.instructions import Instructions
 from ekko.streams.applier.intake import CatalogueView, LaneIntake
 from ekko.streams.applier.progress import ShardProgress
 from ekko.streams.applier.readers import LaneReaders, Pace
@@ -79,10 +80,9 @@ class Applier:
         self._readers = LaneReaders(cluster, model.name, region.name)
         self._intake = LaneIntake(catalogue, store.state.incarnation, store.state.region_incarnation)
         self._progress = ShardProgress(self._readers, store.state)
+        self._instructions = Instructions(store, model.name, clock)
         self._pace = Pace()
         self._held: deque[Record] = deque()
-        self._new_voids: list[EpochRange] = []
-        self._withdrawn: tuple[EpochRange, ...] = ()
         self._tables_as_of = -1
         self._started = False
         self._assign_again = True
@@ -103,6 +103,16 @@ class Applier:
         waiting = self.unserved
         caught_up = len(waiting) < len(self._progress.orders) and waiting <= self.halted.keys()
         return self._started and caught_up and not isinstance(self.stopped, StateUnavailable)
+
+    @property
+    def served(self) -> int | None:
+        """The pinned state that readers get in place of the live rows; None for the live ones."""
+        return self._instructions.served
+
+    @property
+    def undone(self) -> tuple[Undone, ...]:
+        """The last voids undone since the start."""
+        return self._instructions.undone
 
     @property
     def foreign(self) -> int:
@@ -207,7 +217,7 @@ class Applier:
             raise BadInput(f"{lane} seq {block.seq}: rows of dim {block.deltas.shape[1]} for table {block.table}")
         self._progress.orders[shard].accept(lane, block, record.offset, record.leader_epoch)
         if block.barrier is not None:
-            self._learn(block.barrier)
+            self._instructions.learn(block.barrier)
         applied.append(Applied(lane, block, shard in self.unserved))
 
     def _take_control(self, record: Record) -> None:
@@ -219,12 +229,7 @@ class Applier:
             return
         self._progress.passed(record)
         if barrier is not None:
-            self._learn(barrier)
-
-    def _learn(self, barrier: Barrier) -> None:
-        known = {*self._store.voids, *self._new_voids}
-        self._new_voids += [void for void in barrier.voids if void not in known]
-        self._withdrawn = tuple({*self._withdrawn, *barrier.withdrawn})
+            self._instructions.learn(barrier)
 
     def _add_tables(self) -> None:
         """Give the store what the catalogue has gained."""
@@ -238,7 +243,7 @@ class Applier:
     def _apply(self, applied: list[Applied]) -> None:
         """Undo first, so that rows of void epochs are not even added; in any order the rows come out the same."""
         try:
-            self._change_journals()
+            self._instructions.carry_out()
             for rows in merge(block for _, block, _ in applied):
                 self._store.apply(*rows)
         except (MemoryExhausted, StateUnavailable) as error:
@@ -248,22 +253,13 @@ class Applier:
         if self._observer is not None and applied:
             tell(self._observer, applied, self._clock() * 1e6)
 
-    def _change_journals(self) -> None:
-        for void in self._new_voids:
-            rows = self._store.undo(void)
-            _log.info("%s: undid epochs %d to %d, %d rows changed", self.model.name, void.first, void.last, rows)
-        self._new_voids.clear()
-        if self._withdrawn:
-            self._store.withdraw(self._withdrawn)
-            self._withdrawn = ()
-
     def _assign_if_changed(self) -> None:
         if self._assign_again:
             self._readers.assign(self._progress.positions(self.halted))
             self._assign_again = False
 
     def _halt(self, shard: int, error: EkkoError) -> None:
-        _log.error("%s: shard %d halts: %s", self.model.name, shard, error)
+        _log.error("%s: shard %d halts: %s (%s)", self.model.name, shard, error, error.hint)
         self.halted = {**self.halted, shard: error}
         self._assign_again = True
 

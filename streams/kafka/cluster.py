@@ -126,7 +126,7 @@ class KafkaCluster:
         asked = {partition: TopicPartition(*partition) for partition in partitions}
         deadline = time.monotonic() + self._timeout_s
         if not self._knows_leaders:
-            # Asked for offsets first of all, a client that has just connected sits out 1 to 3 s now and then (measured).
+            # Asked for offsets first of all, a client that has just connected may sit out 1 to 3 s (measured).
             self.topics()
             self._knows_leaders = True
         while asked:

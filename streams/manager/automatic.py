@@ -1,4 +1,4 @@
-"""Carrying out the policy: proposals of the monitor in, verdicts and rollbacks out."""
+"""Carrying out the policy: proposals of the monitor in, verdicts, rollbacks and calls for a person out."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,10 +9,10 @@ from ekko.schemas.errors import FormatError
 from ekko.schemas.signals import AuditEntry, Signal
 from ekko.streams.health.proposals import Proposal, from_signal
 from ekko.streams.log import Cluster, Partition
-from ekko.streams.manager.barriers import rolling_back
+from ekko.streams.manager.barriers import pinning, rolling_back
 from ekko.streams.manager.history import Decoder, read_audit
-from ekko.streams.manager.policy import Alarm, RollBack, answer, suspected
-from ekko.streams.manager.rollback import Region, plan_rollback
+from ekko.streams.manager.policy import Alarm, RollBack, ServePinned, answer, suspected
+from ekko.streams.manager.rollback import Region, obstacles
 from ekko.streams.manager.tenure import Tenure
 
 _log = logging.getLogger(__name__)
@@ -51,11 +51,14 @@ class AutomaticRollback:
 
     Args:
         limit: automatic rollbacks that an hour may have.
+
+    Attributes:
+        alarm: why a person was called last; "" if nobody was.
     """
 
     def __init__(self, cluster: Cluster, codec: Decoder, model: ModelDeclaration, limit: int) -> None:
         self._model, self._limit = model, limit
-        self._alarm = ""
+        self.alarm = ""
         audit = read_audit(cluster, codec, model)
         self._rollbacks_us = [entry.at_us for entry in audit if (entry.action, entry.actor) == ("rollback", ACTOR)]
         self._proposals = ProposalReader(cluster, codec, model)
@@ -63,26 +66,28 @@ class AutomaticRollback:
     def step(
         self, tenure: Tenure, regions: Mapping[str, Region], catalogue_end: Callable[[], int], now_s: float
     ) -> bool:
-        """Take in what the monitor proposes; returns whether the model was rolled back. Raises as `Tenure`.
+        """Take in what the monitor proposes; returns whether a barrier was written. Raises as `Tenure`.
 
-        An automatic rollback is never forced: a region of which no replica can undo so far is a reason for an alarm.
+        Nothing automatic is ever forced: a region of which no replica can go back so far is a reason for an alarm.
+        While a pinned state is served in place of the live rows, what the monitor sees says nothing about these.
         """
         proposal = self._proposals.poll()
-        if proposal is None:
+        if proposal is None or tenure.barrier.serves_pinned:
             return False
         now_us = int(now_s * 1e6)
         tenure.write_states(suspected(list(tenure.states.values()), proposal, now_us))
         action = answer(proposal, tenure.barrier, tenure.states, self._rollbacks_us, now_us=now_us, limit=self._limit)
+        if action is None:
+            return False
+        found = () if isinstance(action, Alarm) else obstacles(self._model, regions, action.state)
+        if isinstance(action, Alarm) or found:
+            self._call_a_person(action.why if isinstance(action, Alarm) else "; ".join(found))
+            return False
         if isinstance(action, RollBack):
-            plan = plan_rollback(self._model, tenure.barrier, tenure.states, regions, action.to)
-            if not plan.obstacles:
-                self._roll_back(tenure, plan.to, proposal, catalogue_end(), now_s)
-                return True
-            action = Alarm("; ".join(plan.obstacles))
-        if isinstance(action, Alarm) and action.why != self._alarm:
-            self._alarm = action.why
-            _log.critical("model %s is corrupt and needs a person: %s", self._model.name, action.why)
-        return False
+            self._roll_back(tenure, action.state, proposal, catalogue_end(), now_s)
+        else:
+            self._serve_pinned(tenure, action, catalogue_end(), now_s)
+        return True
 
     def close(self) -> None:
         """Release the connection."""
@@ -97,3 +102,14 @@ class AutomaticRollback:
         _log.critical(
             "model %s rolled back to state %d by barrier %d: %s", self._model.name, to, state.epoch, entry.reason
         )
+
+    def _serve_pinned(self, tenure: Tenure, action: ServePinned, catalogue_end: int, now_s: float) -> None:
+        details = {"state": str(action.state)}
+        entry = AuditEntry(self._model.name, "serve pinned", ACTOR, action.why, int(now_s * 1e6), details)
+        tenure.write_barrier(catalogue_end, now_s, pinning(action.state, serve=True), entry)
+        self._call_a_person(f"state {action.state} is served in place of its live rows: {action.why}")
+
+    def _call_a_person(self, why: str) -> None:
+        if why != self.alarm:
+            self.alarm = why
+            _log.critical("model %s is corrupt and needs a person: %s", self._model.name, why)

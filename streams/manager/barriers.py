@@ -32,6 +32,8 @@ def following(last: Barrier, catalogue_end: int, written_us: int, amend: Amendme
 def rolling_back(to: int) -> Amendment:
     """Void everything from state `to` up to the barrier, and begin a new generation.
 
+    A pinned state in between has held voided deltas: state `to` is pinned in its place.
+
     Raises (when applied):
         StateUnavailable: no such state yet, or it is withdrawn; or the limit on voids is reached.
     """
@@ -44,7 +46,8 @@ def rolling_back(to: int) -> Amendment:
         if len(barrier.voids) >= MAX_VOIDS:
             raise StateUnavailable(f"the model was rolled back {MAX_VOIDS} times already, which is the limit")
         void = EpochRange(to, barrier.epoch - 1)
-        return replace(barrier, generation=barrier.generation + 1, voids=(*barrier.voids, void))
+        pinned = to if barrier.pinned is not None and barrier.pinned in void else barrier.pinned
+        return replace(barrier, generation=barrier.generation + 1, voids=(*barrier.voids, void), pinned=pinned)
 
     return amend
 
@@ -63,6 +66,31 @@ def withdrawing(states: Iterable[int]) -> Amendment:
     """Give up `states` as targets of rollbacks."""
     chosen = set(states)
     return lambda barrier: replace(barrier, withdrawn=united(barrier.withdrawn, chosen))
+
+
+def pinning(state: int, *, serve: bool = False) -> Amendment:
+    """Keep `state` readable, and the only one pinned; with `serve` readers get its rows in place of the live ones.
+
+    Raises (when applied):
+        StateUnavailable: no such state yet, or it is withdrawn or was voided.
+    """
+
+    def amend(barrier: Barrier) -> Barrier:
+        if not 0 <= state < barrier.epoch:
+            raise StateUnavailable(f"state {state} does not exist: the last one is {barrier.epoch - 1}")
+        if any(state in run for run in barrier.withdrawn):
+            raise StateUnavailable(f"state {state} is withdrawn", hint="`ekko states MODEL` lists those that are left")
+        void = next((void for void in barrier.voids if void.first < state <= void.last), None)
+        if void is not None:
+            raise StateUnavailable(f"state {state} was taken back by a rollback", hint=f"pin state {void.first}")
+        return replace(barrier, pinned=state, serves_pinned=serve)
+
+    return amend
+
+
+def unpinning(barrier: Barrier) -> Barrier:
+    """Pin nothing any more; readers get live rows."""
+    return replace(barrier, pinned=None, serves_pinned=False)
 
 
 def united(runs: Iterable[EpochRange], more: Iterable[int]) -> tuple[EpochRange, ...]:

@@ -109,8 +109,11 @@ class ModelManager:
         complete = {
             name: region_progress(region.members, self.model, region.incarnation).readable
             for name, region in regions.items()
+            if region.members or not region.seeded  # nobody waits for a region that is still being made
         }
-        healthy = self._probation.passed(tenure.states.values(), complete, now_s)
+        # While a pinned state is served nobody sees the live rows, so no news is no good news.
+        watched = [] if tenure.barrier.serves_pinned else tenure.states.values()
+        healthy = self._probation.passed(watched, complete, now_s)
         if healthy:
             tenure.write_states(healthy)
             _log.info("model %s: states %s are healthy", self.model.name, [state.epoch for state in healthy])
@@ -120,10 +123,10 @@ class ModelManager:
         if self._automatic is None:
             limit = self._settings.rollbacks_an_hour
             self._automatic = AutomaticRollback(self._cluster, self._codec, self.model, limit)
-        rolled_back = self._automatic.step(tenure, regions, self._catalogue_end, now_s)
-        if rolled_back:
+        acted = self._automatic.step(tenure, regions, self._catalogue_end, now_s)
+        if acted:
             self._due_s = now_s + self._settings.epoch_interval_s
-        return rolled_back
+        return acted
 
     def _stand_by(self, now_s: float) -> bool:
         if not self._claimed:

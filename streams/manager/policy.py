@@ -14,7 +14,15 @@ _HOUR_US = 3_600_000_000
 class RollBack:
     """Roll back to this state."""
 
-    to: int
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServePinned:
+    """Give readers the rows of this state, and call a person: no rollback is left."""
+
+    state: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,11 @@ def answer(
     *,
     now_us: int,
     limit: int,
-) -> RollBack | Alarm | None:
+) -> RollBack | ServePinned | Alarm | None:
     """What is to be done about a proposal.
+
+    Where no rollback is left it is the pinned state that is served, or else the one to roll back to, until a person
+    lets readers have live rows again.
 
     Args:
         rollbacks_us: when automatic rollbacks were done.
@@ -59,15 +70,18 @@ def answer(
     if proposal.verdict is not Verdict.CORRUPT or proposal.since_us <= _last_rollback_us(barrier, states):
         return None  # nothing grave, or an episode about which something was done
     recent = [done for done in rollbacks_us if now_us - done < _HOUR_US]
-    if len(recent) >= limit:
-        return Alarm(f"{len(recent)} automatic rollbacks within an hour, {limit} are allowed: {proposal.reason}")
     # A state to which the model was returned within the hour, and that went bad again, was not healthy after all.
     tried = {void.first for void in barrier.voids[-len(recent) :]} if recent else set()
     earliest = min(tried, default=barrier.epoch + 1)
-    target = last_healthy(state for state in states.values() if state.epoch < earliest)
-    if target is None:
-        return Alarm(f"no healthy state to return to: {proposal.reason}")
-    return RollBack(target.epoch)
+    healthy = last_healthy(state for state in states.values() if state.epoch < earliest)
+    target = healthy.epoch if healthy is not None else None
+    if len(recent) < limit:
+        return RollBack(target) if target is not None else Alarm(f"no healthy state to return to: {proposal.reason}")
+    why = f"{len(recent)} automatic rollbacks within an hour, {limit} are allowed: {proposal.reason}"
+    served = target if barrier.pinned is None else barrier.pinned
+    if served is None or barrier.serves_pinned or not limit:
+        return Alarm(why)
+    return ServePinned(served, why)
 
 
 def _last_rollback_us(barrier: Barrier, states: Mapping[int, ModelState]) -> int:

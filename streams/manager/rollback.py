@@ -60,12 +60,16 @@ def plan_rollback(
             hint=f"roll back to state {voided.first} or an earlier one",
         )
     following = rolling_back(target)(_next(barrier))
-    obstacles = [
+    return RollbackPlan(target, following.voids[-1], following.generation, obstacles(model, regions, target))
+
+
+def obstacles(model: ModelDeclaration, regions: Mapping[str, Region], target: int) -> tuple[str, ...]:
+    """Regions that have no replica able to go back to state `target`, in words."""
+    return tuple(
         f"region {name}: no replica can undo shards {shards} back to state {target} ({bounds})"
         for name, region in regions.items()
         for shards, bounds in _unable(model, region, target)
-    ]
-    return RollbackPlan(target, following.voids[-1], following.generation, tuple(obstacles))
+    )
 
 
 def _last_healthy(states: Mapping[int, ModelState]) -> int:

@@ -10,20 +10,24 @@ JUDGED = frozenset({Verdict.CORRUPT, Verdict.WITHDRAWN})
 
 
 def after_barrier(barrier: Barrier, states: Iterable[ModelState], now_us: int) -> list[ModelState]:
-    """States whose verdict follows from the barrier's voids and withdrawals and does not say so yet.
+    """States that do not say yet what follows from the barrier: verdicts by voids and withdrawals, and which is pinned.
 
     State k of a void [k, m] is what the model returned to; k + 1 to m held voided deltas and are corrupt.
     """
-    changed: list[ModelState] = []
-    for state in states:
-        void = next((void for void in barrier.voids if void.first < state.epoch <= void.last), None)
-        if any(state.epoch in run for run in barrier.withdrawn):
-            if state.verdict is not Verdict.WITHDRAWN:
-                changed.append(replace(state, verdict=Verdict.WITHDRAWN, changed_us=now_us))
-        elif void is not None and state.verdict is not Verdict.CORRUPT:
-            reason = f"voided by a rollback to state {void.first}"
-            changed.append(replace(state, verdict=Verdict.CORRUPT, reason=reason, changed_us=now_us))
-    return changed
+    follows = ((state, _following(barrier, state, now_us)) for state in states)
+    return [new for old, new in follows if new != old]
+
+
+def _following(barrier: Barrier, state: ModelState, now_us: int) -> ModelState:
+    state = replace(state, pinned=state.epoch == barrier.pinned)
+    void = next((void for void in barrier.voids if void.first < state.epoch <= void.last), None)
+    if any(state.epoch in run for run in barrier.withdrawn):
+        if state.verdict is not Verdict.WITHDRAWN:
+            return replace(state, verdict=Verdict.WITHDRAWN, changed_us=now_us)
+    elif void is not None and state.verdict is not Verdict.CORRUPT:
+        reason = f"voided by a rollback to state {void.first}"
+        return replace(state, verdict=Verdict.CORRUPT, reason=reason, changed_us=now_us)
+    return state
 
 
 class Probation:

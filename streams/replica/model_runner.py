@@ -184,7 +184,9 @@ class ModelRunner:
     def _tell_changes(self) -> None:
         assert self.store is not None
         assert self.applier is not None
-        self.store.publish(self.applier.state, serving=self.applier.ready and not self.applier.unserved)
+        # A pinned state in place of the live rows is served over HTTP only.
+        serving = self.applier.ready and not self.applier.unserved and self.applier.served is None
+        self.store.publish(self.applier.state, serving=serving)
         recoverable = self.store.recoverable
         voids = self.applier.state.voids, () if recoverable is None else recoverable.voids
         told = (self.applier.ready, voids, frozenset(self.applier.halted))

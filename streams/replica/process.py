@@ -250,7 +250,16 @@ class StoreProcess:
             if interval.blocks:
                 self._report(runner.model.name, "update_latency_ms", interval.total_ms, interval.blocks)
         told = self._health.told
-        now = standing(self._myself, ready=told.ready, models=tuple(states), durable=tuple(durable), halted=told.halted)
+        now = standing(
+            self._myself,
+            ready=told.ready,
+            models=tuple(states),
+            durable=tuple(durable),
+            halted=told.halted,
+            undone=tuple(
+                void for one in self.runners.values() if one.applier is not None for void in one.applier.undone
+            ),
+        )
         self._membership.announce(now)
 
     def _report(self, model: str, metric: str, value: float, count: int) -> None:

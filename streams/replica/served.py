@@ -64,10 +64,16 @@ class RegionServed:
         """See `Served.model`."""
         return _declaration(self._runner(name))
 
-    def lookup(self, model: str, table: str, keys: UInt64s, as_of: int | None = None) -> Lookup:
+    def lookup(
+        self, model: str, table: str, keys: UInt64s, as_of: int | None = None, generation: int | None = None
+    ) -> Lookup:
         """See `Served.lookup`."""
         store, applier = _ready(self._runner(model))
         state = applier.state  # read first: the rows may be newer than what is told, never older
+        if generation is not None:
+            _refuse_older(model, state, generation)
+        elif as_of is None:
+            as_of = applier.served
         applier.model.table(table)
         _refuse_missing(applier, state, keys)
         _refuse_incomplete(model, state, as_of)
@@ -191,6 +197,15 @@ def _refuse_shards(applier: Applier, state: ReplicaState, asked: set[int]) -> No
     if waiting:
         reasons = "; ".join(applier.halted[shard].message for shard in waiting if shard in applier.halted)
         raise NotReady(f"shard(s) {waiting} have not caught up here: {reasons}", hint="ask another replica")
+
+
+def _refuse_older(model: str, state: ReplicaState, generation: int) -> None:
+    """Refuse rows that still contain what a rollback has taken back: every rollback has left one void."""
+    if len(state.voids) < generation:
+        raise NotReady(
+            f"model {model} has undone {len(state.voids)} of {generation} rollbacks here",
+            hint="ask another replica, or wait",
+        )
 
 
 def _refuse_incomplete(model: str, state: ReplicaState, as_of: int | None) -> None:

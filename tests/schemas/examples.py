@@ -8,11 +8,20 @@ from ekko.schemas.blocks import DeltaBlock, LaneBlock, Purpose
 from ekko.schemas.codec import Kind
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, SchemaDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, ModelState, Settled, Verdict
-from ekko.schemas.replicas import FanoutState, LanePosition, Member, ReplicaState, SeqRun, ShardPosition
+from ekko.schemas.replicas import FanoutState, LanePosition, Member, ReplicaState, SeqRun, ShardPosition, Undone
 from ekko.schemas.signals import AuditEntry, Rejection, Shares, Signal
 
 BARRIER = Barrier(
-    3, 17, 2, 40, (EpochRange(4, 9),), (EpochRange(0, 3), EpochRange(5, 8)), ("trainer-7",), 1_700_000_000_000_001
+    3,
+    17,
+    2,
+    40,
+    (EpochRange(4, 9),),
+    (EpochRange(0, 3), EpochRange(5, 8)),
+    ("trainer-7",),
+    1_700_000_000_000_001,
+    10,
+    True,
 )
 REPLICA = ReplicaState(
     model="ctr",
@@ -67,7 +76,10 @@ EXAMPLES: dict[Kind, Any] = {
     ),
     Kind.FANOUT_STATE: FanoutState(3, 1, 2, 99, 99, 97, 1300, Settled(1234, 16, 2), 88, 12, 40, (EpochRange(4, 9),)),
     Kind.MODEL_STATE: ModelState("ctr", 3, 17, 2, (100, 200), Verdict.HEALTHY, "complete everywhere", True, 5, 6),
-    Kind.MEMBER: Member("east", "0", "127.0.0.1:7070", True, 1, 2, (REPLICA,), (REPLICA,), {"ctr/1": "why"}),
+    Kind.MEMBER: Member(
+        *("east", "0", "127.0.0.1:7070", True, 1, 2, (REPLICA,), (REPLICA,), {"ctr/1": "why"}),
+        undone=(Undone("ctr", 3, EpochRange(4, 9), 77, 8),),
+    ),
     Kind.SIGNAL: Signal("ctr", "east", "serving/web-1", "log_loss", 12.5, 40, 1_700_000_000_000_000, "baseline"),
     Kind.SHARES: Shares("ctr", 3, 0.25, 0.125, 1_700_000_000_000_000),
     Kind.REJECTION: Rejection(

@@ -51,7 +51,10 @@ def test_golden_files_of_earlier_schemas_are_read_with_the_added_fields_at_their
     if (GOLDEN / f"{name}.{int(number or 1) + 1}.bin").exists():
         written = _fields(kind, int(number or 1))
         defaults = {field.name: field.default for field in fields(EXAMPLES[kind]) if field.name not in written}
-        assert same(Codec().decode(golden.read_bytes()), replace(EXAMPLES[kind], **defaults))
+        example = replace(EXAMPLES[kind], **defaults)
+        if kind is Kind.LANE_BLOCK:  # holds a barrier, and has gained what that has
+            example = replace(example, barrier=replace(example.barrier, pinned=None, serves_pinned=False))
+        assert same(Codec().decode(golden.read_bytes()), example)
     else:
         assert same(Codec().decode(golden.read_bytes()), EXAMPLES[kind])
 

@@ -48,7 +48,11 @@ class ReplicaDouble:
             raise ConfigurationError(f"no model {name!r}", hint="known: ctr")
         return MODEL
 
-    def lookup(self, model: str, table: str, keys: UInt64s, as_of: int | None = None) -> Lookup:
+    def lookup(
+        self, model: str, table: str, keys: UInt64s, as_of: int | None = None, generation: int | None = None
+    ) -> Lookup:
+        if generation is not None and len(self.state.voids) < generation:
+            raise NotReady("not undone yet")
         self.hang.wait(10)
         self.asked.append(len(keys))
         declared = self.model(model).table(table)

@@ -76,7 +76,7 @@ class Replica:
         self.rows, self.earlier = rows, earlier
         self.state = ReplicaState("m", INCARNATION, 5, {shard: ShardPosition(complete=complete) for shard in range(4)})
 
-    def lookup(self, _model, _table, keys, as_of=None) -> Lookup:
+    def lookup(self, _model, _table, keys, as_of=None, _generation=None) -> Lookup:
         held = self.earlier.get(as_of, self.rows)
         values = np.array([held.get(key, 0) for key in keys.tolist()], np.int32).reshape(-1, 1)
         return Lookup(np.repeat(values, 16, axis=1), values[:, 0] != 0, self.state)

@@ -1,5 +1,7 @@
 """The monitor's proposals, and what the manager does about them by itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from ekko.schemas import topics
@@ -11,7 +13,7 @@ from ekko.streams.log import Partition
 from ekko.streams.manager import ManagerSettings
 from ekko.streams.manager.history import read_audit, read_states
 from ekko.streams.manager.model import ModelManager
-from ekko.streams.manager.policy import Alarm, RollBack, answer, suspected
+from ekko.streams.manager.policy import Alarm, RollBack, ServePinned, answer, suspected
 
 from .conftest import World, complete_at
 
@@ -52,8 +54,13 @@ def test_one_rollback_an_episode_and_then_further_back() -> None:
 
 def test_the_limit_is_by_the_hour() -> None:
     held = states(s1=H)
-    alarm = answer(CORRUPT, Barrier(0, 3, 0, 0), held, [10, 20], now_us=60, limit=2)
-    assert alarm == Alarm("2 automatic rollbacks within an hour, 2 are allowed: loss")
+    why = "2 automatic rollbacks within an hour, 2 are allowed: loss"
+    pinned = Barrier(0, 3, 0, 0, pinned=0)
+    assert answer(CORRUPT, Barrier(0, 3, 0, 0), held, [10, 20], now_us=60, limit=2) == ServePinned(1, why)
+    assert answer(CORRUPT, pinned, held, [10, 20], now_us=60, limit=2) == ServePinned(0, why)
+    served = replace(pinned, serves_pinned=True)
+    assert answer(CORRUPT, served, held, [10, 20], now_us=60, limit=2) == Alarm(why)
+    assert answer(CORRUPT, Barrier(0, 3, 0, 0), {}, [10, 20], now_us=60, limit=2) == Alarm(why)
     later = 3_600_000_000 + 15
     assert answer(CORRUPT, Barrier(0, 3, 0, 0), held, [10, 20], now_us=later, limit=2) == RollBack(1)
     assert isinstance(answer(CORRUPT, Barrier(0, 3, 0, 0), held, [], now_us=60, limit=0), Alarm)
@@ -97,6 +104,33 @@ def test_a_corrupt_model_is_rolled_back_unattended(memory: World) -> None:
     assert [(barrier.epoch, barrier.voids) for barrier in barriers[3:]] == [(4, (EpochRange(2, 3),))]
 
 
+def test_after_the_last_rollback_the_pinned_state_is_served_until_a_person_says_otherwise(
+    memory: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(memory, limit=1)
+    scene.run(42)
+    scene.propose(Verdict.CORRUPT, scene.now_s - 1)
+    scene.run(1)
+    scene.run(10)
+    for _ in range(2):  # the monitor repeats itself
+        scene.propose(Verdict.CORRUPT, scene.now_s - 1)
+        scene.run(1)
+    barrier = memory.barriers()[0][-1]
+    returned = barrier.voids[-1].first
+    assert barrier.generation == 1
+    assert barrier.served is not None
+    assert barrier.served < returned  # the state that went bad again is no state to serve
+    assert "needs a person" in caplog.text
+    before = {epoch for epoch, verdict in scene.verdicts().items() if verdict is H}
+    scene.propose(Verdict.HEALTHY, 0)  # what readers see now says nothing about the live rows
+    scene.run(30)
+    assert {epoch for epoch, verdict in scene.verdicts().items() if verdict is H} == before
+    assert [epoch for epoch, state in memory.states().items() if state.pinned] == [barrier.served]
+    assert memory.barriers()[0][-1].served == barrier.served
+    actions = [entry.action for entry in read_audit(memory.cluster, memory.codec, memory.model)]
+    assert actions == ["rollback", "serve pinned"]
+
+
 @pytest.mark.parametrize("reason", ["limit", "bound"])
 def test_what_policy_forbids_is_left_to_a_person(memory: World, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(memory, limit=0 if reason == "limit" else 3)
@@ -122,5 +156,6 @@ def test_a_takeover_remembers_the_rollbacks_of_its_predecessor(memory: World) ->
     successor.manager.close()
     memory.settle()
     assert memory.barriers()[0][-1].generation == 1
-    (entry,) = read_audit(memory.cluster, memory.codec, memory.model)
+    entry, served = read_audit(memory.cluster, memory.codec, memory.model)
+    assert served.action == "serve pinned"
     assert (entry.actor, entry.reason, entry.details["to"]) == ("state manager", "loss", "2")
