@@ -17,10 +17,15 @@ SILENT_AFTER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region as the planner sees it: its incarnation and what its replicas announced last."""
+    """A region as the planner sees it: its incarnation and what its replicas announced last.
+
+    Attributes:
+        seeded: made from a donor's snapshot: as long as it has no replica it is still being made.
+    """
 
     incarnation: int | None
     members: tuple[Member, ...]
+    seeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
