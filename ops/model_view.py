@@ -37,9 +37,9 @@ class Overview:
 
     def regions_text(self) -> str:
         """A table of regions."""
-        grid = Table("region", "incarnation", "cluster")
+        grid = Table("region", "incarnation", "cluster", "made from")
         for region in self.regions:
-            grid.add_row(region.name, str(region.incarnation), region.bootstrap or "central")
+            grid.add_row(region.name, str(region.incarnation), region.bootstrap or "central", region.donor or "-")
         return _print(grid if self.regions else "no regions: declare one with `ekko model apply FILE`")
 
     def json_lines(self) -> str:

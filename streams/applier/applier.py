@@ -25,7 +25,7 @@ from ekko.schemas.errors import (
 from ekko.schemas.replicas import Undone
 from ekko.storage.store import Store
 from ekko.streams.applier.applied import Applied, AppliedObserver, tell
-from ekko.streams.applier.bounds import check_partition_counts
+from ekko.streams.applier.bounds import check_partition_counts, unseeded
 from ekko.streams.applier.instructions import Instructions
 from ekko.streams.applier.intake import CatalogueView, LaneIntake
 from ekko.streams.applier.progress import ShardProgress
@@ -81,6 +81,7 @@ class Applier:
         self._intake = LaneIntake(catalogue, store.state.incarnation, store.state.region_incarnation)
         self._progress = ShardProgress(self._readers, store.state)
         self._instructions = Instructions(store, model.name, clock)
+        self._unseeded = unseeded(region, model, store.state)
         self._pace = Pace()
         self._held: deque[Record] = deque()
         self._tables_as_of = -1
@@ -160,7 +161,7 @@ class Applier:
         for record in read_range(self._cluster, {control: bounds[control].low}):
             self._take_control(record)
         self._apply([])
-        for shard, error in self._progress.lost(bounds, self.halted).items():
+        for shard, error in {**self._progress.lost(bounds, self.halted), **self._unseeded}.items():
             self._halt(shard, error)
         self._progress.begin(bounds)
         self._assign_if_changed()

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConfigurationError, GapError
+from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.streams.log import Bounds, Partition
 
 
@@ -23,6 +25,21 @@ def lost(partition: Partition, position: int, bounds: Bounds) -> GapError | None
             hint="retention has passed this replica by: let it adopt a peer, or rewind it from a snapshot",
         )
     return None
+
+
+def unseeded(region: RegionDeclaration, model: ModelDeclaration, state: ReplicaState) -> dict[int, GapError]:
+    """Shards that a replica without rows cannot begin with: their lanes go on from a seed that it does not have."""
+    if not region.is_seeded(model):
+        return {}
+    return {
+        shard: GapError(
+            f"{model.name} shard {shard}: the lanes of region {region.name}, made from {region.donor}, go on from a "
+            "seed, and this replica is empty",
+            hint="let it adopt a peer, or `ekko restore` it from the region's seed or a snapshot of another replica",
+        )
+        for shard, position in state.shards.items()
+        if position == ShardPosition()
+    }
 
 
 def check_partition_counts(counts: Mapping[str, int], topics: Iterable[str], shards: int) -> None:

@@ -3,27 +3,19 @@
 The caller has fenced the former writer, so that nothing that is read here can change any more.
 """
 
-import time
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.errors import ConnectionFailed, GapError
+from ekko.schemas.errors import GapError
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.context import RegionContext
+from ekko.streams.fanout.ranges import Range, read_ranges
 from ekko.streams.fanout.shard import ShardFanout
-from ekko.streams.log import Cluster, Partition, Record, read_range
+from ekko.streams.log import Partition, read_range
 
 _STATE_TAIL = 64
-
-
-class Range(NamedTuple):
-    """Offsets start..end-1 of a partition."""
-
-    start: int
-    end: int
 
 
 class Takeover:
@@ -34,6 +26,23 @@ class Takeover:
         self._model, self._region = model, context.region
         self._catalogue, self._memory = context.catalogue, context.memory
         self._timeout_s = context.settings.timeout_s
+
+    def check_seeded(self, numbers: list[int]) -> None:
+        """Refuse to begin at the source log's beginning in a region that is made from a donor's snapshot.
+
+        Raises:
+            GapError: a shard's seed is not there yet. Others as `rebuild`.
+        """
+        if not self._region.is_seeded(self._model):
+            return
+        missing = sorted(set(numbers) - self._states(numbers).keys())
+        if missing:
+            raise GapError(
+                f"region {self._region.name} is made from {self._region.donor}, and shards {missing} of model "
+                f"{self._model.name} have no seed yet",
+                hint=f"finish with `ekko region add {self._region.name} --from {self._region.donor}`; this process "
+                "then goes on by itself",
+            )
 
     def rebuild(self, numbers: list[int]) -> dict[int, ShardFanout]:
         """The shards with these numbers, each standing where its last committed transaction left it.
@@ -100,7 +109,7 @@ class Takeover:
             # From the settled barrier itself; epoch 0 has none.
             ranges[Partition(topic, number)] = Range(max(state.settled.offset - 1, 0), state.upto)
         unabsorbed_bytes = 0
-        for record in self._stream(self._central, ranges):
+        for record in read_ranges(self._central, ranges, self._timeout_s, purpose="to take over"):
             shard, state = shards[record.partition.number], states[record.partition.number]
             if record.offset < state.settled.offset:
                 shard.intake.start_at(record, state.settled)
@@ -127,7 +136,7 @@ class Takeover:
             state = states.get(partition.number)
             lane_start = 0 if state is None else _start(state, names[partition.topic])
             ranges[partition] = Range(lane_start, bound.end)
-        for record in self._stream(self._regional, ranges):
+        for record in read_ranges(self._regional, ranges, self._timeout_s, purpose="to take over"):
             block = self._catalogue.decode(record.value)
             number = record.partition.number
             last = states.get(number)
@@ -141,34 +150,6 @@ class Takeover:
         for number, shard in shards.items():
             ends = [bounds[Partition(name, number)].end for name in names]
             shard.sequencer.committed(dict(zip(names.values(), ends, strict=True)))
-
-    def _stream(self, cluster: Cluster, ranges: Mapping[Partition, Range]) -> Iterator[Record]:
-        """Every committed record of the ranges, each partition in order."""
-        left = {partition: range_ for partition, range_ in ranges.items() if range_.start < range_.end}
-        for partition, bound in cluster.bounds(left).items():
-            start, end = left[partition]
-            if start < bound.low or end > bound.end:
-                raise GapError(
-                    f"{partition.topic}[{partition.number}] holds {bound.low}..{bound.end}, offsets {start}..{end} are "
-                    f"needed to take over ({max(bound.low - start, end - bound.end)} are gone)",
-                    hint="start the region anew from a donor's snapshot; nothing was changed, nothing starts from zero",
-                )
-        reader = cluster.reader()
-        try:
-            reader.assign({partition: range_.start for partition, range_ in left.items()})
-            deadline = time.monotonic() + self._timeout_s
-            while left:
-                for record in reader.poll(0.1):
-                    deadline = time.monotonic() + self._timeout_s
-                    if record.partition in left and record.offset < left[record.partition].end:
-                        yield record
-                done = {at for at, range_ in left.items() if reader.position(at) >= range_.end}
-                reader.pause(done)
-                left = {at: range_ for at, range_ in left.items() if at not in done}
-                if left and time.monotonic() > deadline:
-                    raise ConnectionFailed(f"no more records of {sorted(left)} came within {self._timeout_s} s")
-        finally:
-            reader.close()
 
 
 def _start(state: FanoutState, lane: Lane) -> int:

@@ -68,7 +68,10 @@ class Regions:
 
     def now(self) -> dict[str, Region]:
         """What every region's replicas announced last, by region."""
-        return {name: Region(view.region.incarnation, tuple(view.members)) for name, view in self._views.items()}
+        return {
+            name: Region(view.region.incarnation, tuple(view.members), seeded=bool(view.region.donor))
+            for name, view in self._views.items()
+        }
 
     def _start(self, view: MembersView) -> None:
         thread = threading.Thread(target=self._listen, args=(view,), name=f"members-{view.region.name}")

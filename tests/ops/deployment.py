@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
 from ekko.schemas import topics
+from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import checksum
@@ -24,6 +25,8 @@ from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition, read_all
+from ekko.streams.manager.history import read_states
+from ekko.streams.manager.verdicts import last_healthy
 from tests.streams.store_child import free_port
 
 EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
@@ -121,8 +124,19 @@ class Deployment:
     def trim(self, topic: str) -> None:
         """Retention passes: nothing of the topic that stands now is left."""
         ends = self.kafka.bounds(Partition(topic, shard) for shard in range(self.model.shards))
+        self._delete_before({partition: bounds.end for partition, bounds in ends.items()})
+
+    def trim_source_before_last_healthy(self) -> None:
+        """Retention passes: the source log begins with the barrier of the last healthy state."""
+        states = read_states(self.kafka, Codec(), self.model)
+        last = last_healthy(states.values())
+        assert last is not None
+        topic = topics.deltas(self.model.name)
+        self._delete_before({Partition(topic, shard): offset for shard, offset in enumerate(last.offsets)})
+
+    def _delete_before(self, offsets: Mapping[Partition, int]) -> None:
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        asked = [TopicPartition(*partition, bounds.end) for partition, bounds in ends.items()]
+        asked = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         for future in admin.delete_records(asked).values():
             future.result(10.0)
 

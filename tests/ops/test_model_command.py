@@ -87,7 +87,7 @@ def test_apply_list_and_delete(ekko: Shell, kafka: KafkaCluster, names: dict[str
     assert not [topic for topic in kafka.topics() if topic.startswith(f"{names['model']}.")]
     assert ekko("model", "delete", names["model"], "--yes").stdout == "nothing to do\n"
 
-    region = ekko("region", "delete", names["region"], "--yes")
+    region = ekko("region", "remove", names["region"], "--yes")
     assert f"region {names['region']} deleted" in region.stdout
     assert names["region"] not in ekko("region", "list").stdout
 

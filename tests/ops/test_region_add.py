@@ -1,0 +1,165 @@
+"""`ekko region add` on real processes: a region of its own cluster, made from a donor that works on."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.ops.demo.source_sums import SourceSums
+from ekko.schemas.declarations import TableDeclaration
+from ekko.schemas.errors import RolledBack
+from ekko.schemas.hashing import checksum
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition, read_range
+from ekko.streams.publisher import Publisher
+from tests.ops.deployment import EKKO, Deployment
+from tests.streams.store_child import free_port
+
+TABLE = TableDeclaration("embedding", 4)
+
+
+class Sums:
+    """The truth by the source log, read before retention passes its beginning, and on from there."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        assert deployment.model.incarnation is not None
+        self._deployment, self._sums = deployment, SourceSums(deployment.model.incarnation)
+        self._next = {Partition(f"{deployment.model.name}.deltas", s): 0 for s in range(deployment.model.shards)}
+
+    def checksum(self, before_epoch: int | None = None) -> int:
+        records = read_range(self._deployment.kafka, self._next)
+        self._next |= {record.partition: record.offset + 1 for record in records}
+        self._sums.feed(records)
+        return checksum("embedding", *self._sums.rows("embedding", before_epoch))
+
+
+@contextmanager
+def training(bootstrap: str, model: str) -> Iterator[None]:
+    """A trainer that publishes all the while."""
+    stop, rng = threading.Event(), np.random.default_rng(3)
+
+    def train() -> None:
+        with Publisher(model, bootstrap=bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
+            while not stop.is_set():
+                with suppress(RolledBack):
+                    publisher.publish("embedding", rng.integers(0, 2_000, 200), rng.normal(size=(200, 4)))
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def has_region(cluster: KafkaCluster, region: str) -> bool:
+    with closing(Catalogue(cluster)) as catalogue:
+        catalogue.refresh()
+        return region in catalogue.regions
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "own-broker") as running:
+        yield running
+
+
+@pytest.mark.timeout(280)
+def test_a_region_is_made_from_a_donor_under_load_though_retention_has_passed_the_beginning(
+    own_broker: Broker, kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TABLE, regions=1) as deployment:
+        (donor,), model = deployment.regions, deployment.model.name
+        name, folder = f"{topic_prefix[:50]}-new", tmp_path / "seeding"
+        sums = Sums(deployment)
+        add = ["region", "add", name, "--from", donor, "--folder", str(folder)]
+        add += ["--region-bootstrap", own_broker.bootstrap]
+        with training(broker.bootstrap, model):
+            deployment.wait_healthy()
+            sums.checksum()
+            deployment.trim_source_before_last_healthy()
+            for number in range(4):  # killed at four moments, and run again
+                process = subprocess.Popen(
+                    [*EKKO, *add, "--bootstrap", broker.bootstrap], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+                time.sleep(0.8 + 0.5 * number)
+                process.kill()
+                process.wait(10)
+            done = deployment.ekko(*add)
+            seed = folder / "seed"
+            assert f"ekko restore {seed} --region {name}" in done.stdout
+            fanout = deployment.run("fanout-new", "fanout", "--region", name)
+            assert "shards seeded" in deployment.ekko(*add).stdout, "once more does no harm"
+            assert "taken over by another process" not in fanout.log.read_text()
+            kept = deployment.wait_healthy()
+            with closing(KafkaCluster(own_broker.bootstrap)) as own:
+                deployment.wait("the mirrored catalogue", lambda: has_region(own, name))
+            deployment.ekko("restore", str(seed), "--region", name, "--data", str(tmp_path / "new"))
+            deployment.regions.append(name)
+            deployment.addresses[name] = f"127.0.0.1:{free_port()}"
+            replica = ["--data", str(tmp_path / "new"), "--port", deployment.addresses[name].rpartition(":")[2]]
+            store = deployment.run("store-new", "store", "--region", name, *replica)
+            deployment.wait("the new region serves", lambda: name in deployment.checksums())
+            healthy = deployment.wait_healthy()
+            store.kill()
+            store.start()
+            empty = deployment.run("store-empty", "store", "--region", name, "--replica", "empty", "--port", "0",
+                                   "--data", str(tmp_path / "empty"))  # fmt: skip
+        deployment.wait("an empty replica halts", lambda: "`ekko restore` it" in empty.log.read_text())
+
+        def exact(before_epoch: int | None) -> None:
+            expected = sums.checksum(before_epoch)
+
+            def equal() -> bool:
+                found = set()
+                for region in deployment.regions:
+                    with deployment.client(region) as client:
+                        found.add(client.checksum("embedding", as_of=before_epoch).checksum)
+                return found == {expected}
+
+            deployment.wait(f"equal bits in both regions as of {before_epoch}", equal)
+
+        exact(None)
+        exact(healthy)
+        exact(kept)  # older than the new store: from the donor's journals
+        deployment.ekko("rollback", model, "--to", str(kept))
+        exact(None)
+        deployment.regions.remove(name)
+        removed = deployment.ekko("region", "remove", name, "--yes")
+        assert f"region {name} deleted" in removed.stdout
+
+
+def test_what_cannot_be_a_region_is_refused_before_anything_is_changed(
+    kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TABLE, regions=2) as deployment:
+        donor, other = deployment.regions
+        name, folder = f"{topic_prefix[:50]}-new", tmp_path / "seeding"
+        deployment.wait_healthy()
+
+        def refused(*arguments: str) -> str:
+            done = deployment.ekko("region", "add", *arguments, "--folder", str(folder), check=False)
+            assert done.returncode == 1, done.stdout
+            return done.stderr
+
+        assert "exists" in refused(other, "--from", donor)
+        assert "is not in the catalogue" in refused(name, "--from", "nobody")
+        out = tmp_path / "other"
+        deployment.local("snapshot", "--store", deployment.addresses[other], "--to", str(out))
+        assert "nothing was changed" in refused(name, "--from", donor, "--snapshot", str(out))
+        mine = tmp_path / "mine"
+        deployment.local("snapshot", "--store", deployment.addresses[donor], "--to", str(mine))
+        assert "once" in refused(name, "--from", donor, "--snapshot", str(mine), "--snapshot", str(mine))
+        deployment.wait_healthy()
+        deployment.trim(f"{deployment.model.name}.deltas")
+        assert "begins at" in refused(name, "--from", donor, "--snapshot", str(mine))
+        assert not has_region(kafka, name)
