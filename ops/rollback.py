@@ -85,7 +85,8 @@ def _await(acknowledgements: Acknowledgements, regions: Regions, start: float, t
     while True:
         now = regions.now()
         for one in acknowledgements.take(now):
-            tell(f"{time.monotonic() - start:7.3f} s  {one.stage:8}  {one.region}/{one.replica}")
+            rows = "" if one.rows is None else f"  {one.rows} rows"
+            tell(f"{time.monotonic() - start:7.3f} s  {one.stage:8}  {one.region}/{one.replica}{rows}")
         missing = acknowledgements.missing(now, time.time())
         if not missing:
             return True

@@ -9,7 +9,7 @@ from ekko.ops.options import Bootstrap, Config
 app = typer.Typer()
 
 
-@app.command(epilog="Example: ekko manager --bootstrap 127.0.0.1:9092 --epoch-interval 30")
+@app.command(epilog="Example: ekko manager --bootstrap 127.0.0.1:9092 --epoch-interval 30 --metrics-port 9102")
 def manager(
     *,
     bootstrap: Bootstrap = None,
@@ -23,12 +23,17 @@ def manager(
     rollbacks_an_hour: Annotated[
         int, typer.Option(min=0, help="Automatic rollbacks that a model may have in an hour; 0 for none.")
     ] = 3,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on loopback at this port.")
+    ] = None,
 ) -> None:
     """Run the state manager until Ctrl-C or SIGTERM.
 
     Run it twice for a standby: a manager that sees no barrier of a model for one and a half epoch intervals takes over.
     A manager that is dead only means that no new states are made.
     """
+    from prometheus_client import start_http_server
+
     from ekko.ops.process import central_cluster, region_cluster, stop_on_signals
     from ekko.ops.settings import load
     from ekko.streams.manager import ManagerSettings, StateManager
@@ -40,5 +45,7 @@ def manager(
         healthy_after_s=healthy_after,
         rollbacks_an_hour=rollbacks_an_hour,
     )
+    if metrics_port is not None:
+        start_http_server(metrics_port, addr="127.0.0.1")
     central = central_cluster(settings)
     StateManager(central, settings=chosen, connect=lambda region: region_cluster(settings, region)).run(stop)

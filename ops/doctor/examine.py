@@ -62,6 +62,8 @@ def _halted(settings: Settings, central: KafkaCluster) -> Iterator[Finding]:
         return
     standing = [each for region in found.regions for each in judge.halted(region, now_us)]
     yield from standing or [ok("halted", "no shard stands still")]
+    late = [each for model in found.models for each in judge.overdue(model, found.regions, now_us)]
+    yield from late or [ok("barriers", "every model had one well within the retention of its log")]
 
 
 def _unreadable(address: ClusterAddress, error: EkkoError) -> Finding:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf
 
 from ekko.schemas import topics
+from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import EkkoError, FormatError
@@ -13,6 +15,7 @@ from ekko.schemas.signals import Shares
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Bounds, Cluster, Partition, Record, read_all, read_range
 from ekko.streams.manager.history import read_control, read_states, source_partitions
+from ekko.streams.manager.silence import shortest_retention_s
 
 Connect = Callable[[RegionDeclaration], Cluster]
 TAIL = 50
@@ -27,20 +30,29 @@ class ModelFacts:
         barrier: the last one; None before the first.
         states: published states by epoch.
         source: bounds of the source log by shard.
+        retention_s: how long the source log is kept, seconds.
     """
 
     model: ModelDeclaration
     barrier: Barrier | None
     states: Mapping[int, ModelState]
     source: Mapping[int, Bounds]
+    retention_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """A model in a region: the last state of each fan-out shard, and how many records it has refused."""
+    """A model in a region.
+
+    Attributes:
+        fanout: the last state of each fan-out shard.
+        rejected: how many records it has refused.
+        retention_s: how long its lanes are kept, the shorter one, seconds.
+    """
 
     fanout: Mapping[int, FanoutState]
     rejected: int
+    retention_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,7 @@ def _model(central: Cluster, catalogue: Catalogue, model: ModelDeclaration) -> M
         read_control(central, catalogue.codec, model),
         read_states(central, catalogue.codec, model),
         {partition.number: bound for partition, bound in bounds.items()},
+        shortest_retention_s(central, [topics.deltas(model.name)]),
     )
 
 
@@ -160,4 +173,6 @@ def _lanes(cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, regi
     refused = cluster.bounds(
         Partition(topics.rejected(model.name, region.name), shard) for shard in range(model.shards)
     )
-    return LaneFacts(states, sum(bound.end > bound.low for bound in refused.values()))
+    lanes = [topics.lane(model.name, region.name, lane) for lane in Lane]
+    refusals = sum(bound.end > bound.low for bound in refused.values())
+    return LaneFacts(states, refusals, shortest_retention_s(cluster, lanes))

@@ -1,6 +1,6 @@
 """What is wrong, by the facts: pure functions of them and the time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from statistics import median
 
@@ -9,6 +9,7 @@ from ekko.ops.status.facts import Facts, LaneFacts, ModelFacts, RegionFacts
 from ekko.schemas.epochs import Verdict
 from ekko.schemas.replicas import Member
 from ekko.streams.manager.progress import region_progress, replica_state
+from ekko.streams.manager.silence import is_overdue
 
 PARTS = ("models", "regions", "barriers", "states", "monitor", "fanout", "stores")
 SILENT_S = 10.0
@@ -34,6 +35,7 @@ def judge(facts: Facts, now_us: int, epoch_interval_s: float) -> Iterator[Findin
         yield warning("models", "no region is declared", "`ekko model apply FILE`")
     for model in facts.models:
         yield from _barriers(model, now_us, epoch_interval_s)
+        yield from overdue(model, facts.regions, now_us)
         yield from _states(model)
         yield from _monitor(model, facts, now_us)
     for region in facts.regions:
@@ -78,6 +80,19 @@ def _barriers(model: ModelFacts, now_us: int, epoch_interval_s: float) -> Iterat
         )
     else:
         yield ok("barriers", text)
+
+
+def overdue(model: ModelFacts, regions: Iterable[RegionFacts], now_us: int) -> Iterator[Finding]:
+    """No barrier for so long that takeovers are in danger."""
+    name, barrier = model.model.name, model.barrier
+    lanes = [region.lanes[name].retention_s for region in regions if name in region.lanes]
+    shortest = min([model.retention_s, *lanes])
+    if barrier is not None and is_overdue(age_s(barrier.written_us, now_us), shortest):
+        yield problem(
+            "barriers",
+            f"model {name}: no barrier for more than a quarter of the {shortest:.0f} s for which its log is kept",
+            "start `ekko manager` now: without barriers nothing settles, and a fan-out that is killed cannot go on",
+        )
 
 
 def _states(model: ModelFacts) -> Iterator[Finding]:

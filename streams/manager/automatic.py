@@ -1,7 +1,7 @@
 """Carrying out the policy: proposals of the monitor in, verdicts, rollbacks and calls for a person out."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
@@ -10,7 +10,7 @@ from ekko.schemas.signals import AuditEntry, Signal
 from ekko.streams.health.proposals import Proposal, from_signal
 from ekko.streams.log import Cluster, Partition
 from ekko.streams.manager.barriers import pinning, rolling_back
-from ekko.streams.manager.history import Decoder, read_audit
+from ekko.streams.manager.history import Decoder
 from ekko.streams.manager.policy import Alarm, RollBack, ServePinned, answer, suspected
 from ekko.streams.manager.rollback import Region, obstacles
 from ekko.streams.manager.tenure import Tenure
@@ -51,15 +51,17 @@ class AutomaticRollback:
 
     Args:
         limit: automatic rollbacks that an hour may have.
+        audit: the trail so far: what a predecessor has done counts, too.
 
     Attributes:
         alarm: why a person was called last; "" if nobody was.
     """
 
-    def __init__(self, cluster: Cluster, codec: Decoder, model: ModelDeclaration, limit: int) -> None:
+    def __init__(
+        self, cluster: Cluster, codec: Decoder, model: ModelDeclaration, limit: int, audit: Iterable[AuditEntry]
+    ) -> None:
         self._model, self._limit = model, limit
         self.alarm = ""
-        audit = read_audit(cluster, codec, model)
         self._rollbacks_us = [entry.at_us for entry in audit if (entry.action, entry.actor) == ("rollback", ACTOR)]
         self._proposals = ProposalReader(cluster, codec, model)
 

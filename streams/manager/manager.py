@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
+from ekko.streams.manager import metrics
 from ekko.streams.manager.members import Connect
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.regions import Regions
@@ -55,6 +56,7 @@ class StateManager:
         regions = self._regions.now()
         for manager in self.models.values():
             wrote = manager.step(now_s, regions) or wrote
+            metrics.show(manager, now_s)
         return wrote
 
     def listen(self) -> bool:
@@ -102,6 +104,7 @@ class StateManager:
         for name, manager in list(self.models.items()):
             if name not in declared or declared[name].incarnation != manager.model.incarnation:
                 self.models.pop(name).close()
+                metrics.forget(name)
         for name, model in declared.items():
             if name in self.models:
                 self.models[name].model = model

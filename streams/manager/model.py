@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from ekko.schemas import topics
+from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier
@@ -13,12 +14,14 @@ from ekko.streams.log import Cluster, Partition, Reader, read_all
 from ekko.streams.manager.automatic import AutomaticRollback
 from ekko.streams.manager.barriers import withdrawing
 from ekko.streams.manager.handback import command_since
-from ekko.streams.manager.history import barrier_in
+from ekko.streams.manager.history import barrier_in, read_audit
 from ekko.streams.manager.progress import region_progress
 from ekko.streams.manager.retention import to_forget, to_withdraw
 from ekko.streams.manager.rollback import Region
 from ekko.streams.manager.settings import ManagerSettings
+from ekko.streams.manager.silence import Silence
 from ekko.streams.manager.tenure import Tenure
+from ekko.streams.manager.trail import UndoneTrail
 from ekko.streams.manager.verdicts import Probation
 
 _log = logging.getLogger(__name__)
@@ -47,11 +50,13 @@ class ModelManager:
         self.model = model
         self.tenure: Tenure | None = None
         self.failure: Exception | None = None
+        self.silence = Silence(cluster, model.name)
         self._cluster, self._codec, self._settings = cluster, codec, settings
         self._catalogue_end = catalogue_end
         self._probation = Probation(settings.healthy_after_s)
         self._watch: Reader | None = None
         self._automatic: AutomaticRollback | None = None
+        self._trail: UndoneTrail | None = None
         self._active_s = 0.0
         self._claimed = False
         self._due_s = 0.0
@@ -64,6 +69,8 @@ class ModelManager:
             now_s: seconds since 1970.
             regions: every region of the catalogue.
         """
+        lanes = (topics.lane(self.model.name, region, lane) for region in regions for lane in Lane)
+        self.silence.look(self.barrier_s, (topics.deltas(self.model.name), *lanes), now_s)
         if now_s < self._retry_at_s:
             return False
         try:
@@ -86,6 +93,16 @@ class ModelManager:
             return wrote
         return False
 
+    @property
+    def barrier_s(self) -> float:
+        """When the last barrier known was written, seconds since 1970; 0 if none is known."""
+        return self._active_s if self.tenure is None else self.tenure.barrier.written_us / 1e6
+
+    @property
+    def alarm(self) -> str:
+        """Why a person is needed; "" if nobody is."""
+        return "" if self._automatic is None else self._automatic.alarm
+
     def barrier_now(self) -> None:
         """Make the next barrier due at the next step."""
         self._due_s = 0.0
@@ -99,6 +116,7 @@ class ModelManager:
 
     def _lead(self, tenure: Tenure, now_s: float, regions: Mapping[str, Region]) -> bool:
         wrote = self._follow_monitor(tenure, now_s, regions)
+        self._follow_trail(tenure, regions)
         if now_s >= self._due_s:
             chosen = to_withdraw(tenure.states.values(), tenure.barrier, int(now_s * 1e6))
             state = tenure.write_barrier(self._catalogue_end(), now_s, withdrawing(chosen) if chosen else None)
@@ -121,12 +139,19 @@ class ModelManager:
 
     def _follow_monitor(self, tenure: Tenure, now_s: float, regions: Mapping[str, Region]) -> bool:
         if self._automatic is None:
-            limit = self._settings.rollbacks_an_hour
-            self._automatic = AutomaticRollback(self._cluster, self._codec, self.model, limit)
+            limit, audit = self._settings.rollbacks_an_hour, read_audit(self._cluster, self._codec, self.model)
+            self._automatic = AutomaticRollback(self._cluster, self._codec, self.model, limit, audit)
+            self._trail = UndoneTrail(self.model, audit)
         acted = self._automatic.step(tenure, regions, self._catalogue_end, now_s)
         if acted:
             self._due_s = now_s + self._settings.epoch_interval_s
         return acted
+
+    def _follow_trail(self, tenure: Tenure, regions: Mapping[str, Region]) -> None:
+        entries = self._trail.new(regions) if self._trail is not None else []
+        if self._trail is not None and entries:
+            tenure.write_audit(entries)
+            self._trail.written(entries)
 
     def _stand_by(self, now_s: float) -> bool:
         if not self._claimed:

@@ -112,11 +112,12 @@ def _unable(model: ModelDeclaration, region: Region, target: int) -> list[tuple[
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """A replica has taken the void back: `stage` is 'readable' or 'durable'."""
+    """A replica has taken the void back: `stage` is 'readable' or 'durable'; `rows` changed there, if it tells."""
 
     region: str
     replica: str
     stage: str
+    rows: int | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -154,4 +155,5 @@ class Acknowledgements:
         for stage, states in (("readable", member.models), ("durable", member.durable)):
             state = replica_state(states, self.model, region.incarnation)
             if state is not None and has_undone(state, self.void):
-                yield Acknowledgement(name, member.replica, stage)
+                rows = next((undone.rows for undone in member.undone if undone.void == self.void), None)
+                yield Acknowledgement(name, member.replica, stage, rows)

@@ -94,6 +94,11 @@ class Tenure:
         self._waiting.extend(changed)
         self._publish_waiting()
 
+    def write_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Add to the audit trail; raises as `write_barrier`."""
+        partition = Partition(topics.audit(self.model.name), 0)
+        self._writer.transact([Output(partition, encode(entry)) for entry in entries])
+
     def forget(self, epochs: Iterable[int]) -> None:
         """Delete the records of these states; raises as `write_barrier`."""
         gone = sorted(epochs)

@@ -52,8 +52,14 @@ def training(deployment: Deployment) -> Iterator[None]:
 
 def target(deployment: Deployment) -> str:
     """A state some epochs back."""
-    states = [entry["state"] for entry in deployment.states() if entry["verdict"] in ("healthy", "candidate")]
-    return str(states[-min(len(states), 5)])
+    found: list[int] = []
+
+    def enough() -> bool:
+        found[:] = [entry["state"] for entry in deployment.states() if entry["verdict"] in ("healthy", "candidate")]
+        return len(found) >= 5
+
+    deployment.wait("five states to go back to", enough)
+    return str(found[-5])
 
 
 def test_stores_killed_around_rollbacks(deployment: Deployment) -> None:

@@ -42,6 +42,29 @@ EAST = RegionFacts(REGION, "", (MEMBER,), {"one": Instance(NOW_US - SECOND)}, {"
 WELL = Facts((CENTRE,), (EAST,), {"ctr": Shares("ctr", 0, 1.0, 0.1, NOW_US - SECOND)})
 
 
+def test_no_barrier_for_a_quarter_of_the_shortest_retention_is_an_alarm_of_its_own() -> None:
+    def found(source_s: float, lanes_s: float) -> list[str]:
+        lanes = with_region(lanes={"ctr": replace(LANES, retention_s=lanes_s)})
+        facts = replace(lanes, models=(replace(CENTRE, retention_s=source_s),))
+        return [finding.text for finding in judge(facts, NOW_US, 5.0) if finding.level is Level.PROBLEM]
+
+    assert found(49, 1_000) == found(1_000, 49) == []  # the last barrier is 12 s old
+    for text in (*found(47, 1_000), *found(1_000, 47)):
+        assert "more than a quarter of the 47 s" in text
+    assert len(found(47, 1_000)) == len(found(1_000, 47)) == 1
+
+
+def test_a_pinned_state_that_is_served_is_a_problem_one_that_is_kept_is_not() -> None:
+    def problems(barrier: Barrier) -> list[str]:
+        facts = with_model(barrier=barrier)
+        return [finding.text for finding in judge(facts, NOW_US, 5.0) if finding.level is Level.PROBLEM]
+
+    assert problems(replace(BARRIER, pinned=3)) == []
+    assert problems(replace(BARRIER, pinned=3, serves_pinned=True)) == [
+        "model ctr: readers get the pinned state 3 in place of live rows"
+    ]
+
+
 def with_model(**changes: object) -> Facts:
     return replace(WELL, models=(replace(CENTRE, **changes),))
 
