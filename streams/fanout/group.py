@@ -149,11 +149,14 @@ class GroupFanout:
     def _read(self, now_s: float) -> bool:
         """Read until nothing is there, a transaction is full, or a barrier ends the batch."""
         assert self._reader is not None
-        waiting = any(shard.pending.rows or shard.recomputable() is not None for shard in self._shards.values())
+        waiting = any(shard.awake(now_s).rows or shard.recomputable() is not None for shard in self._shards.values())
         timeout_s = min(self._context.settings.poll_s, _BUSY_POLL_S) if waiting else self._context.settings.poll_s
+        # What a budget keeps back waits and is summed: on a thin link far more is read than a transaction may carry.
+        limited = self._context.budget.limited
+        most_bytes = self._context.settings.transaction_bytes if limited else self._transaction_bytes
         taken_bytes, barrier = 0, False
         gathered_s: float | None = None
-        while taken_bytes < self._transaction_bytes and not barrier:
+        while taken_bytes < most_bytes and not barrier:
             records = self._reader.poll(timeout_s, _POLL_RECORDS)
             if not records:
                 break
@@ -189,7 +192,7 @@ class GroupFanout:
 
     def _plan(self, now_s: float) -> list[Batch]:
         context = self._context
-        oldest_us = min((shard.pending.oldest_us for shard in self._shards.values()), default=0)
+        oldest_us = min((shard.awake(now_s).oldest_us for shard in self._shards.values()), default=0)
         due_us = int((now_s - context.settings.bulk_max_age_s) * 1e6)
         granted, ratio = context.budget.for_bulk(now_s, overdue=oldest_us < due_us), self._wire.ratio
         allowance = Allowance(min(granted.total / ratio, self._transaction_bytes), granted.in_turn / ratio, due_us)

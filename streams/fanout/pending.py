@@ -1,6 +1,6 @@
 """Bulk rows that wait for bandwidth: one exact sum a key and (arrival epoch, effective epoch)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,10 @@ class Pending:
         """Rows that wait."""
         return sum(table.rows for table in self._tables.values())
 
+    def rows_of(self, name: str) -> int:
+        """Rows of one table that wait."""
+        return sum(table.rows for (_, at), table in self._tables.items() if at == name)
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
@@ -92,6 +96,12 @@ class Pending:
     def tables(self) -> Mapping[tuple[Group, str], PendingTable]:
         """Everything, by group and table."""
         return self._tables
+
+    def some(self, chosen: Callable[[Group, str], bool]) -> "Pending":
+        """A part of what waits, by group and table: taken from there, it waits here no longer either."""
+        part = Pending()
+        part._tables = {at: table for at, table in self._tables.items() if chosen(*at)}
+        return part
 
     def adopt(self, other: "Pending") -> None:
         """Let what waits in `other` wait here: groups of which nothing waits here. `other` is used up."""
@@ -159,7 +169,9 @@ class Pending:
         tables = [(at, table, table.waiting()) for at, table in self._tables.items() if table.rows]
         if not tables or (budget_bytes <= 0 and not at_least):
             return {}
-        changes = np.concatenate([table.changes(slots, due_us) for _, table, slots in tables])
+        changes = np.concatenate([table.changes(slots) for _, table, slots in tables]).astype(np.float64)
+        due = np.concatenate([table.is_due(slots, due_us) for _, table, slots in tables])
+        changes[due] += changes.max() + 1.0  # so that none which is not due is before one that is
         row_bytes = np.concatenate([np.full(len(slots), table.usual_row_bytes) for _, table, slots in tables])
         count = int(min(max(at_least, budget_bytes // row_bytes.min()), len(changes)))
         first = np.argpartition(-changes, count - 1)[:count] if count else np.empty(0, np.intp)

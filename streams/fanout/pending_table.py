@@ -12,7 +12,6 @@ from ekko.streams.fanout.rows import KEY_BYTES, Bools, Float32s, Indices, Int64s
 from ekko.streams.fanout.slots import SortedSlots
 
 FAR_FUTURE_US = int(np.iinfo(np.int64).max)
-_DUE = np.float32(1e12)
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -124,10 +123,13 @@ class PendingTable:
         """Slots of the rows that wait."""
         return np.flatnonzero(self._waits[: len(self._slots)])
 
-    def changes(self, slots: Indices, due_us: int) -> Float32s:
-        """l1 norms of what waits, in parameter units, plus a very large number where it is due: float32[N]."""
-        due = self._published[slots] < due_us
-        return self._changes[slots] + due.astype(np.float32) * _DUE
+    def changes(self, slots: Indices) -> Float32s:
+        """l1 norms of what waits, in parameter units: float32[N]."""
+        return self._changes[slots]
+
+    def is_due(self, slots: Indices, due_us: int) -> Bools:
+        """Whether the oldest delta that waits was published before `due_us`: bool[N]."""
+        return self._published[slots] < due_us
 
     def take_slots_fitting(self, slots: Indices, budget_bytes: float, *, at_least: int = 0) -> RowUpdates:
         """The first of these waiting slots, as many as fit or `at_least`; they wait no longer."""

@@ -10,6 +10,7 @@ from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.limits import MAX_ROWS_A_BLOCK
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.admission import Admission, CatalogueView
+from ekko.streams.fanout.cadence import Cadence
 from ekko.streams.fanout.intake import Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
@@ -62,6 +63,7 @@ class ShardFanout:
         self._message_bytes = message_bytes
         self.intake = Intake(Admission(model, shard, catalogue), voids=state.voids if state else ())
         self.pending = Pending()
+        self._cadence = Cadence()
         self.sequencer = Sequencer(model, shard, region_incarnation, state)
         self.forgotten: set[int] = set()
         """Arrival epochs of which bulk has been forgotten."""
@@ -101,6 +103,13 @@ class ShardFanout:
         """Take the next source record, see `Intake.read`."""
         return self.intake.read(record)
 
+    def awake(self, now_s: float) -> Pending:
+        """What waits and may go: all but dense tables whose time has not come; what an ended epoch left may always."""
+        resting, current = self._cadence.resting(self.intake.tables, now_s), self.intake.epoch.epoch
+        if not resting:
+            return self.pending
+        return self.pending.some(lambda group, name: name not in resting or group.arrival < current)
+
     def plan(self, sorter: Sorter, now_s: float, allowance: Allowance) -> Batch | None:
         """What to write now, None if there is nothing; `allowance`: of bulk."""
         self.intake.reconsider(self._catalogue.end)
@@ -110,7 +119,8 @@ class ShardFanout:
             self.pending.drop(self.intake.voids)
         drafts = [Draft(Lane.EXPRESS, Group(barrier.epoch, barrier.epoch), barrier=barrier) for barrier in barriers]
         express, bulk = self._sort_arrivals(sorter, now_s, allowance.due_us)
-        bulk = self._pace(bulk, allowance)
+        dense = self._send_dense(now_s, allowance)
+        bulk = dense + self._pace(bulk, now_s, allowance.after(sum(draft.nbytes for draft in dense)))
         drafts += express + bulk
         if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
             # What waited has cancelled out: nothing is to be sent, but that must be told.
@@ -132,6 +142,9 @@ class ShardFanout:
         bulk: list[Draft] = []
         for (group, name), parts in arrivals.items():
             table = self.intake.tables[name]
+            if table.send_every_s:
+                self._wait(group, name, combine(parts))
+                continue
             arrived = concatenate(parts)
             updates, urgent = merge(arrived, sorter.urgent(self._model, table, arrived, now_s))
             updates, grown = self.pending.take_with(group, name, updates)
@@ -145,14 +158,29 @@ class ShardFanout:
                     drafts.append(Draft(lane, group, name, part))
         return express, bulk
 
-    def _pace(self, arrived: list[Draft], allowance: Allowance) -> list[Draft]:
+    def _send_dense(self, now_s: float, allowance: Allowance) -> list[Draft]:
+        """Dense tables whose time has come: before other bulk, row by row in turn if they do not fit."""
+        dense = [table for table in self.intake.tables.values() if table.send_every_s]
+        if not dense:
+            return []
+        names = {table.name for table in dense}
+        due = self.awake(now_s).some(lambda _, name: name in names)
+        went = due.take(Allowance(allowance.total, allowance.total))
+        drafts = [Draft(Lane.BULK, group, name, rows) for group, name, rows in went]
+        for table in dense:
+            if any(draft.table == table.name for draft in drafts) and not due.rows_of(table.name):
+                self._cadence.sent(table, now_s)
+        return drafts
+
+    def _pace(self, arrived: list[Draft], now_s: float, allowance: Allowance) -> list[Draft]:
         """The bulk that may go now; the rest waits."""
-        if not self.pending.rows and sum(draft.nbytes for draft in arrived) <= allowance.total:
+        awake = self.awake(now_s)
+        if not awake.rows and sum(draft.nbytes for draft in arrived) <= allowance.total:
             return arrived
         for draft in arrived:
             assert draft.rows is not None
             self._wait(draft.group, draft.table, draft.rows)
-        return [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.pending.take(allowance)]
+        return [Draft(Lane.BULK, group, name, rows) for group, name, rows in self.awake(now_s).take(allowance)]
 
     def _wait(self, group: Group, table: str, updates: RowUpdates) -> None:
         """Let updates wait, or forget them if there is no room: then their whole arrival epoch is computed again."""

@@ -147,6 +147,12 @@ class Lab:
         return int(rows) / float(took_s)
 
 
+def say(line: str) -> None:
+    """Print at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def take(replica: Child) -> Readable:
     """What became readable since the last call."""
     replica.tell("take")

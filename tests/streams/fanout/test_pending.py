@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,17 @@ def test_what_has_changed_most_goes_first_and_a_part_goes_in_turn() -> None:
     }
     assert {0, 1} <= sent.keys(), "the oldest in turn"
     assert 97 in sent, "and the largest"
+
+
+def test_of_the_rows_that_are_due_the_most_changed_go_first_however_small_their_changes_are() -> None:
+    pending, step = Pending(), 2.0**-24
+    due = replace(updates(list(range(200)), [[key + 1] for key in range(200)], 100), step=step)
+    later = replace(updates(list(range(1_000, 1_100)), [[30_000]] * 100, 900), step=step)
+    pending.add(NOW, "t", due)
+    pending.add(NOW, "t", later)
+    room = PART_BYTES + 5 * (8 + 2)
+    ((_, _, rows),) = pending.take(Allowance(room, 0.0, due_us=500))
+    assert rows.keys.tolist() == [195, 196, 197, 198, 199]
 
 
 @pytest.mark.parametrize("seed", range(20))
