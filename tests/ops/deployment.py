@@ -183,9 +183,11 @@ class Deployment:
         return found
 
     def wait_exact(self, what: str) -> None:
-        """Wait until every region's store holds exactly what the source log says."""
-        expected = self.expected()
-        self.wait(what, lambda: set(self.checksums().values()) == {expected})
+        """Wait until every region's store holds exactly what the source log says.
+
+        The log is read again each time: what was acknowledged behind a barrier that is being written is not visible yet.
+        """
+        self.wait(what, lambda: set(self.checksums().values()) == {self.expected()})
 
     def wait_healthy(self, timeout_s: float = 60.0) -> int:
         """Wait for a healthy state that holds all that was published until now; its number."""
