@@ -185,7 +185,7 @@ class Deployment:
     def wait_exact(self, what: str) -> None:
         """Wait until every region's store holds exactly what the source log says.
 
-        The log is read again each time: what was acknowledged behind a barrier that is being written is not visible yet.
+        The log is read again each time: what is acknowledged behind a barrier that is being written is not visible yet.
         """
         self.wait(what, lambda: set(self.checksums().values()) == {self.expected()})
 
