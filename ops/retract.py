@@ -3,7 +3,7 @@
 from ekko.ops.operating import Decision, Request, Tell, perform
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
-from ekko.schemas.declarations import check_trainer
+from ekko.schemas.declarations import IMPORT_PREFIX, check_trainer
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import ConfigurationError
 from ekko.streams.operations.retract import Retraction
@@ -13,10 +13,10 @@ def run(settings: Settings, request: Request, trainer: str, *, first: int, last:
     """Retract `trainer`'s deltas of epochs `first` to `last`, or to the last that is closed.
 
     Raises:
-        ConfigurationError: not a range of closed epochs, or no trainer's name.
+        ConfigurationError: not a range of closed epochs, or neither a trainer's name nor an import's identity.
         GapError: retention has passed state `first`; nothing was written.
     """
-    check_trainer(trainer)
+    check_trainer(trainer.removeprefix(IMPORT_PREFIX))  # an import is taken back as a trainer's deltas are
 
     def decide(barrier: Barrier) -> Decision:
         epochs = EpochRange(first, barrier.epoch - 1 if last is None else last)

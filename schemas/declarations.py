@@ -5,9 +5,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ekko.schemas.errors import ConfigurationError
-from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, MAX_TRAINER_LENGTH, NAME_PATTERN
+from ekko.schemas.limits import (
+    MAX_ADMISSION,
+    MAX_DIM,
+    MAX_ROWS_A_BLOCK,
+    MAX_SEND_EVERY_S,
+    MAX_SHARDS,
+    MAX_TRAINER_LENGTH,
+    NAME_PATTERN,
+)
 
 Initializer = Literal["zeros", "uniform"]
+
+CHANGEABLE = ("send_every_s", "admission")
+"""What of a declared table may change: how its deltas travel, but not what its rows mean."""
 
 IMPORT_PREFIX, EXPIRY_PREFIX = "import/", "expire/"
 """How the identities of these operations begin, which their blocks carry as their trainer; no trainer's name does."""
@@ -52,6 +63,10 @@ class TableDeclaration:
 
     Attributes:
         initializer: value of a key before its first delta; `uniform` draws from [-scale, scale) by `seed`.
+        send_every_s: dense tensors, whose rows nearly all change all the time: they are not scored, gather into exact
+            sums, and go to the regions once in so many seconds, and when an epoch ends. 0: every row for itself.
+        admission: touches of a key that a trainer counts before it publishes it: its deltas are dropped up to the one
+            before. 1: every key is published from the first.
     """
 
     name: str
@@ -60,6 +75,8 @@ class TableDeclaration:
     initializer: Initializer = "zeros"
     scale: float = 0.0
     seed: int = 0
+    send_every_s: float = 0.0
+    admission: int = 1
 
     def __post_init__(self) -> None:
         check_name(self.name, "table")
@@ -71,6 +88,12 @@ class TableDeclaration:
             raise ConfigurationError(f"table {self.name}: initializer {self.initializer!r} is unknown")
         if not 0 <= self.scale <= 2.0 ** (30 - self.fraction_bits):
             raise ConfigurationError(f"table {self.name}: scale {self.scale} is negative or beyond half the range")
+        if not 0 <= self.send_every_s <= MAX_SEND_EVERY_S:
+            raise ConfigurationError(
+                f"table {self.name}: send_every_s {self.send_every_s} is not in 0..{MAX_SEND_EVERY_S:.0f}"
+            )
+        if not 1 <= self.admission <= MAX_ADMISSION:
+            raise ConfigurationError(f"table {self.name}: admission {self.admission} is not in 1..{MAX_ADMISSION}")
 
 
 @dataclass(frozen=True, slots=True)

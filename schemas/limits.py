@@ -12,6 +12,12 @@ MAX_ROWS_A_BLOCK = 65_536
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 """Publisher's own bound on a block, under any topic limit: keeps transactions short and buffers small."""
 
+MAX_ADMISSION = 255
+"""Touches of a key before it is published: what a trainer counts in one byte a key and hash."""
+
+MAX_SEND_EVERY_S = 3_600.0
+"""Cadence of a dense table: what waits for hours holds an epoch unsettled no longer, but nobody means it."""
+
 NAME_PATTERN = r"[a-z][a-z0-9_-]{0,62}"
 """Models, tables and regions: parts of topic and folder names, so no dots, no upper case."""
 

@@ -1,29 +1,24 @@
 """`ekko export`: every row of a model's tables as of one model state, exact."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
-import urllib3
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from ekko.ops.exchange.files import Format, write_table
 from ekko.ops.exchange.holders import Holder, ask, assign, newest_state
+from ekko.ops.exchange.row_source import read_rows
 from ekko.ops.exchange.spool import Spool
 from ekko.ops.exchange.tables import Origin
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput, ConnectionFailed
+from ekko.schemas.errors import BadInput
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
-from ekko.storage.serving.row_stream import Run, Total, decode_runs
-from ekko.storage.serving.wire import decode_error
+from ekko.storage.serving.row_stream import Total
 
 Tell = Callable[[str], None]
-
-_TIMEOUT = urllib3.Timeout(connect=2.0, read=60.0)
-"""Between two frames; before the last one the store reads all of its rows again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ def _export(
     total = Total(0, 0)
     with Spool(request.out, table.dim, exact=not request.float32) as spool:
         for holder in holders:
-            for run in _runs(request.model, table, holder, state):
+            for run in read_rows(request.model, table, holder, state):
                 total = total.plus(table.name, run)
                 rows = to_float(run.rows + initial_rows(table, run.keys), table.fraction_bits)
                 spool.add(run.keys, rows if request.float32 else run.rows)
@@ -89,18 +84,3 @@ def _export(
         origin = Origin(request.model, table, state, total.rows, total.checksum)
         write_table(request.path(table.name), spool, origin)
     return origin
-
-
-def _runs(model: str, table: TableDeclaration, holder: Holder, state: int) -> Iterator[Run]:
-    shards = ",".join(map(str, holder.shards))
-    url = f"http://{holder.address}/v1/models/{model}/tables/{table.name}/rows?as_of={state}&shards={shards}"
-    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
-        try:
-            response = pool.request("GET", url, preload_content=False)
-            if response.status >= 300:
-                raise decode_error(response.read(), f"store {holder.address} answered {response.status}")
-            yield from decode_runs(cast("BinaryIO", response), table.name, table.dim)
-        except urllib3.exceptions.HTTPError as error:
-            raise ConnectionFailed(
-                f"store {holder.address}: {error}", hint="check that `ekko store` runs there"
-            ) from error

@@ -17,12 +17,13 @@ from ekko.ops.exchange.tables import Distinct, Names, TableFile, chunk_rows
 from ekko.ops.process import central_cluster
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
-from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.declarations import IMPORT_PREFIX, ModelDeclaration, TableDeclaration
 from ekko.schemas.errors import BadInput, CommitUncertain, TransactionAborted
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.manager.intervention import actor
-from ekko.streams.operations.imported import RowsImport, Target
+from ekko.streams.operations.imported import RowsImport
+from ekko.streams.operations.rows_writer import Target
 
 Tell = Callable[[str], None]
 
@@ -102,7 +103,7 @@ def _examine(path: Path, model: ModelDeclaration, request: Request, progress: Pr
         progress.advance(task, len(chunk.keys))
     findings.raise_if_any(str(path), table)
     distinct.check()
-    return _Job(file, table, f"import/{table.name}/{digest.hexdigest()}")
+    return _Job(file, table, f"{IMPORT_PREFIX}{table.name}/{digest.hexdigest()}")
 
 
 def _import(

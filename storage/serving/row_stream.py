@@ -1,12 +1,15 @@
-"""All rows of a table as one streamed reply: what `ekko export` reads.
+"""Rows of a table as one streamed reply: what `ekko export` and `ekko expire` read.
 
-The reply of `GET /v1/models/{model}/tables/{table}/rows?as_of=K[&shards=0,2]` is frames, little-endian:
+The reply of `GET /v1/models/{model}/tables/{table}/rows?as_of=K[&shards=0,2][&idle_since=E]` is frames, little-endian:
 
     magic `EKX1` | kind u8, 3 bytes of padding | N u32
 
 kind 0: N rows, keys uint64[N] and then rows int32[N, dim], as stored. kind 1, the last frame: u64 rows and u64 checksum
 of all that was sent, N = 16; it is sent only when the rows, read again at one moment, are the same. kind 2, also the
 last: N bytes of JSON, an error as every other. A reply without a last frame was cut short.
+
+With `idle_since` only rows come into which nothing has arrived in epoch E or later. Which those are changes with every
+delta, so they are not read again.
 """
 
 import struct
@@ -63,11 +66,11 @@ def add_up(table: str, runs: Iterator[Run]) -> Total:
     return total
 
 
-def encode_runs(table: str, runs: Iterator[Run], again: Callable[[], Total], where: str) -> Iterator[bytes]:
+def encode_runs(table: str, runs: Iterator[Run], again: Callable[[], Total] | None, where: str) -> Iterator[bytes]:
     """The frames of a reply.
 
     Applies go on while rows are sent, so a rollback or a retraction may change what the state holds; `again` reads it
-    at one moment, and only if that gives the same total is the reply ended well.
+    at one moment, and only if that gives the same total is the reply ended well. None: they need not be of one moment.
     """
     total = Total(0, 0)
     try:
@@ -79,7 +82,7 @@ def encode_runs(table: str, runs: Iterator[Run], again: Callable[[], Total], whe
                 yield b"".join(
                     (_HEADER.pack(MAGIC, _ROWS, len(keys)), keys.astype("<u8").data, rows.astype("<i4").data)
                 )
-        if again() != total:
+        if again is not None and again() != total:
             raise StateUnavailable(
                 f"table {table} changed while it was read: a rollback or retraction came in between",
                 hint="export again, as of a later state",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import ConfigurationError
-from ekko.schemas.limits import MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SHARDS, NAME_PATTERN
+from ekko.schemas.limits import MAX_ADMISSION, MAX_DIM, MAX_ROWS_A_BLOCK, MAX_SEND_EVERY_S, MAX_SHARDS, NAME_PATTERN
 from ekko.streams.catalogue.plan import Declarations
 
 _EXAMPLE = (
@@ -28,6 +28,8 @@ class _Table(_Section):
     initializer: Literal["zeros", "uniform"] = "zeros"
     scale: float = Field(0.0, ge=0.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**63)
+    send_every_s: float = Field(0.0, ge=0.0, le=MAX_SEND_EVERY_S)
+    admission: int = Field(1, ge=1, le=MAX_ADMISSION)
 
 
 class _Model(_Section):

@@ -1,10 +1,16 @@
 """What a set of declarations would change in the catalogue, or why it may not: pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ekko.schemas.codec import own_schemas
-from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, SchemaDeclaration, TableDeclaration
+from ekko.schemas.declarations import (
+    CHANGEABLE,
+    ModelDeclaration,
+    RegionDeclaration,
+    SchemaDeclaration,
+    TableDeclaration,
+)
 from ekko.schemas.errors import CatalogueConflict
 from ekko.streams.catalogue import Catalogue
 
@@ -68,11 +74,22 @@ def _model_changes(live: ModelDeclaration | None, wanted: ModelDeclaration) -> I
             _refuse_changed_table(live, known[table.name], table)
     added = tuple(table for table in wanted.tables if table.name not in known)
     texts = [f"model {wanted.name}: added {_tables(added)}"] if added else []
+    afterwards = {table.name: table for table in wanted.tables}
+    kept = tuple(afterwards.get(table.name, table) for table in live.tables)
+    for before, now in zip(live.tables, kept, strict=True):
+        texts += [f"model {wanted.name}, table {before.name}: {text}" for text in _table_changes(before, now)]
     if live.max_rows_a_block != wanted.max_rows_a_block:
         texts.append(f"model {wanted.name}: max_rows_a_block {live.max_rows_a_block} is now {wanted.max_rows_a_block}")
     if texts:
-        after = replace(live, tables=live.tables + added, max_rows_a_block=wanted.max_rows_a_block)
+        after = replace(live, tables=kept + added, max_rows_a_block=wanted.max_rows_a_block)
         yield Change(key, after, "; ".join(texts))
+
+
+def _table_changes(live: TableDeclaration, wanted: TableDeclaration) -> Iterable[str]:
+    for field in CHANGEABLE:
+        before, now = getattr(live, field), getattr(wanted, field)
+        if before != now:
+            yield f"{field} {before} is now {now}"
 
 
 def _tables(tables: tuple[TableDeclaration, ...]) -> str:
@@ -80,7 +97,7 @@ def _tables(tables: tuple[TableDeclaration, ...]) -> str:
 
 
 def _refuse_changed_table(model: ModelDeclaration, live: TableDeclaration, wanted: TableDeclaration) -> None:
-    for field in ("dim", "fraction_bits", "initializer", "scale", "seed"):
+    for field in (field.name for field in fields(TableDeclaration) if field.name not in CHANGEABLE):
         if getattr(live, field) != getattr(wanted, field):
             what = f"model {model.name}, table {wanted.name}: {field}"
             raise _conflict(what, getattr(live, field), getattr(wanted, field), "table", model)

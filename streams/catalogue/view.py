@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
-from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, SchemaDeclaration
+from ekko.schemas.declarations import CHANGEABLE, ModelDeclaration, RegionDeclaration, SchemaDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, FormatError
 from ekko.streams.log import Cluster, Output, Partition, Reader, Record, read_range
 
@@ -29,8 +29,8 @@ _MIRRORED_KEY = re.compile(rb"(.*)@(\d+)")
 def model_after(current: ModelDeclaration | None, record: ModelDeclaration, offset: int) -> ModelDeclaration | None:
     """A model after one more record about its name; None: there is no such model any more.
 
-    Whatever writers do, shards and existing tables keep the values they were created with: of two writers that raced,
-    the first one's record counts and the other's adds what is new in it.
+    Whatever writers do, shards and existing tables keep the values they were created with, all but those that may
+    change: of two writers that raced, the first one's record counts and the other's adds what is new in it.
     """
     if record.incarnation is None:
         return replace(record, incarnation=offset) if current is None and not record.deleted else current
@@ -38,9 +38,14 @@ def model_after(current: ModelDeclaration | None, record: ModelDeclaration, offs
         return current
     if record.deleted:
         return None
+    newest = {table.name: table for table in record.tables}
+    kept = tuple(
+        replace(table, **{field: getattr(newest.get(table.name, table), field) for field in CHANGEABLE})
+        for table in current.tables
+    )
     known = {table.name for table in current.tables}
     added = tuple(table for table in record.tables if table.name not in known)
-    return replace(current, tables=current.tables + added, max_rows_a_block=record.max_rows_a_block)
+    return replace(current, tables=kept + added, max_rows_a_block=record.max_rows_a_block)
 
 
 def region_after(current: RegionDeclaration | None, record: RegionDeclaration, offset: int) -> RegionDeclaration | None:

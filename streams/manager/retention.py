@@ -24,6 +24,9 @@ class Tier:
 TIERS = (Tier(600, 0), Tier(6 * 3600, 600), Tier(48 * 3600, 3600))
 """Every state for 10 minutes, six an hour for 6 hours, one an hour for 2 days."""
 
+CALENDAR_DAYS = 400
+_DAY_US = 86_400_000_000
+
 
 def to_withdraw(
     states: Iterable[ModelState], barrier: Barrier, now_us: int, tiers: tuple[Tier, ...] = TIERS
@@ -51,8 +54,17 @@ def to_withdraw(
 
 
 def to_forget(states: Iterable[ModelState], now_us: int, tiers: tuple[Tier, ...] = TIERS) -> set[int]:
-    """Withdrawn states whose records may go, too: beyond the last tier nobody asks for their offsets."""
-    return {state.epoch for state in states if state.verdict is Verdict.WITHDRAWN and _is_beyond(state, now_us, tiers)}
+    """Withdrawn states whose records may go, too: beyond the last tier nobody asks for their offsets.
+
+    The first of a day stays for `CALENDAR_DAYS`: by those states expiry knows how old an epoch is.
+    """
+    known = sorted(states, key=lambda state: state.epoch)
+    calendar: dict[int, int] = {}
+    for state in known:
+        if now_us - state.written_us < CALENDAR_DAYS * _DAY_US:
+            calendar.setdefault(state.written_us // _DAY_US, state.epoch)
+    gone = {state.epoch for state in known if state.verdict is Verdict.WITHDRAWN and _is_beyond(state, now_us, tiers)}
+    return gone - set(calendar.values())
 
 
 def _slot(state: ModelState, now_us: int, tiers: tuple[Tier, ...]) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 A retraction belongs to the epoch that it takes back, so it is void exactly when what it retracts is. Earlier
 retractions of the same trainer count with it, so that doing it twice, or going on after a crash, takes back nothing
-twice.
+twice. Rows that have expired since are corrected, see `expired_rows`.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ekko.schemas.epochs import EpochRange, is_void
 from ekko.streams.operations.accepted import Accepted
+from ekko.streams.operations.expired_rows import ExpiredRows, corrections
 from ekko.streams.operations.parts import Part
 from ekko.streams.operations.sums import Rows, Sums
 
@@ -26,6 +27,7 @@ class Retraction:
     def __init__(self, trainer: str, epochs: EpochRange) -> None:
         self._trainer, self._epochs = trainer, epochs
         self._contributed: Sums[_Group] = Sums()
+        self._expired = ExpiredRows()
 
     def take(self, accepted: Accepted) -> None:
         """Take an accepted block."""
@@ -33,11 +35,16 @@ class Retraction:
         if block.trainer == self._trainer and accepted.effective in self._epochs:
             group = _Group(block.table, block.shard, accepted.effective)
             self._contributed.add(group, block.keys, block.deltas)
+            self._expired.concern(block)
+        self._expired.take(accepted)
 
     def parts(self, voids: tuple[EpochRange, ...]) -> Iterator[Part]:
-        """What is to be published, in order of epochs; void epochs need nothing."""
+        """What is to be published, in order of epochs; void epochs need nothing. Corrections of expiries come last."""
         found = sorted(self._contributed.items(), key=lambda item: (item[0].effective, item[0]))
+        retracted = []
         for group, rows in found:
             if not is_void(group.effective, voids):
                 negated = Rows(rows.keys, -rows.deltas)
-                yield Part(group.table, group.shard, group.effective, self._trainer, negated)
+                retracted.append(Part(group.table, group.shard, group.effective, self._trainer, negated))
+        yield from retracted
+        yield from corrections(self._expired.changes(), retracted, voids, self._epochs.first)

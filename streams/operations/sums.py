@@ -36,11 +36,17 @@ class Sums(Generic[Group]):
     def items(self) -> Iterator[tuple[Group, Rows]]:
         """Groups with their rows that are not zero, keys rising."""
         for group, parts in self._parts.items():
-            rows = _merged(parts)
-            order = np.argsort(rows.keys)
-            order = order[rows.deltas[order].any(axis=1)]
-            if len(order):
-                yield group, Rows(rows.keys[order], rows.deltas[order])
+            rows = total(parts)
+            if len(rows.keys):
+                yield group, rows
+
+
+def total(parts: list[Rows]) -> Rows:
+    """The sum of some rows (one part at least): those that are not zero, keys rising."""
+    rows = _merged(parts)
+    order = np.argsort(rows.keys)
+    order = order[rows.deltas[order].any(axis=1)]
+    return Rows(rows.keys[order], rows.deltas[order])
 
 
 def _merged(parts: list[Rows]) -> Rows:

@@ -87,7 +87,7 @@ EXAMPLES: dict[Kind, Any] = {
     ),
     Kind.AUDIT_ENTRY: AuditEntry("ctr", "rollback", "ann", "bad trainer", 7, {"state": "16"}),
     Kind.MODEL: ModelDeclaration(
-        "ctr", 4, 2, (TableDeclaration("embedding", 2, 20, "uniform", 0.5, 7),), 1000, 3, True
+        "ctr", 4, 2, (TableDeclaration("embedding", 2, 20, "uniform", 0.5, 7, 2.5, 3),), 1000, 3, True
     ),
     Kind.REGION: RegionDeclaration("east", "10.0.0.1:9092", 1, False, "west"),
     Kind.SCHEMA: SchemaDeclaration(2, 0x0123456789ABCDEF, '"long"'),

@@ -87,6 +87,16 @@ def test_tables_models_and_regions_are_added_at_run_time(memory: MemoryCluster) 
     assert memory.topics()["other.west.bulk"] == 1
 
 
+def test_how_deltas_travel_may_change(memory: MemoryCluster) -> None:
+    ctr = ModelDeclaration("ctr", shards=2, tables=(USERS, ITEMS))
+    declare(memory, of(ctr, "east"), nowhere)
+    changed = replace(USERS, admission=3, send_every_s=2.0)
+    assert declare(memory, of(replace(ctr, tables=(changed,)), "east"), nowhere) == [
+        "model ctr, table users: send_every_s 0.0 is now 2.0; model ctr, table users: admission 1 is now 3"
+    ]
+    assert read(memory).model("ctr").tables == (changed, ITEMS)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -6,7 +6,7 @@ import pytest
 
 from ekko.schemas.epochs import Barrier, ModelState, Verdict
 from ekko.streams.manager.barriers import following, withdrawing
-from ekko.streams.manager.retention import Tier, to_forget, to_withdraw
+from ekko.streams.manager.retention import CALENDAR_DAYS, Tier, to_forget, to_withdraw
 from ekko.streams.manager.verdicts import after_barrier
 
 TIERS = (Tier(100, 0), Tier(1_000, 50), Tier(5_000, 500))
@@ -75,3 +75,16 @@ def test_records_of_withdrawn_states_go_after_the_last_tier() -> None:
     assert forgotten
     assert max(states[epoch].written_us for epoch in forgotten) <= at(5_000)
     assert not forgotten & set(kept(states))
+
+
+def test_one_withdrawn_state_a_day_stays_as_a_calendar() -> None:
+    day = 86_400
+    states = [
+        ModelState("ctr", 0, number, 0, (0,), Verdict.WITHDRAWN, written_us=at(number * day / 4))
+        for number in range(4 * (CALENDAR_DAYS + 20))
+    ]
+    now = at((CALENDAR_DAYS + 20) * day)
+    left = {state.epoch for state in states} - to_forget(states, now, TIERS)
+    of_the_first_day = 4 * 20 + 1  # what came before on that day is too old
+    assert left == {of_the_first_day, *range(4 * 20 + 4, 4 * (CALENDAR_DAYS + 20), 4)}
+    assert not to_forget([state for state in states if state.epoch in left], now, TIERS), "it stays kept"
