@@ -36,7 +36,7 @@ def fanout(
 
     from prometheus_client import start_http_server
 
-    from ekko.ops.process import central_cluster, region_cluster, stop_on_signals
+    from ekko.ops.process import central_cluster, region_cluster, spare_collections, stop_on_signals
     from ekko.ops.settings import load
     from ekko.streams.catalogue import Catalogue
     from ekko.streams.fanout import FanoutSettings, RegionFanout
@@ -59,4 +59,5 @@ def fanout(
     )
     if metrics_port is not None:
         start_http_server(metrics_port, addr="127.0.0.1")
+    spare_collections()
     RegionFanout(central, regional, region, settings=chosen, clock=time.time, instance=instance).run(stop)

@@ -94,7 +94,7 @@ def store(
         return
     if region is None:
         raise ConfigurationError("--region is missing", hint="name the region whose parameters this store is to hold")
-    from ekko.ops.process import stop_on_signals
+    from ekko.ops.process import spare_collections, stop_on_signals
     from ekko.streams.replica.process import StoreProcess, StoreSettings
 
     settings = _load(config, bootstrap, region, region_bootstrap)
@@ -110,7 +110,9 @@ def store(
         stall_s=stall_seconds,
         snapshot_every_s=settings.snapshot_every_s,
     )
-    StoreProcess(_cluster(settings, region), chosen).run(stop_on_signals())
+    process = StoreProcess(_cluster(settings, region), chosen)
+    spare_collections()
+    process.run(stop_on_signals())
 
 
 def _load(config: Path | None, bootstrap: str | None, region: str, region_bootstrap: str | None) -> "Settings":

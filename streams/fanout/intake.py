@@ -8,6 +8,7 @@ import numpy as np
 from ekko.schemas.epochs import Barrier, EpochRange, Settled, is_void
 from ekko.schemas.errors import GapError
 from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refused, Undecided
+from ekko.streams.fanout.held import HeldRecords
 from ekko.streams.fanout.pending import Group
 from ekko.streams.fanout.rows import RowUpdates
 from ekko.streams.log import Record
@@ -26,14 +27,6 @@ class Refusal:
     why: Refused
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A record that nobody can decide about yet, in the epoch in which it arrived."""
-
-    record: Record = field(repr=False)
-    epoch: OpenEpoch
-
-
 class Intake:
     """Takes source records in offset order and gives what became of them to its owner.
 
@@ -45,11 +38,13 @@ class Intake:
         arrivals, barriers, refusals: what came since the owner last took them.
     """
 
-    def __init__(self, admission: Admission, *, voids: tuple[EpochRange, ...] = ()) -> None:
+    def __init__(
+        self, admission: Admission, held: HeldRecords | None = None, *, voids: tuple[EpochRange, ...] = ()
+    ) -> None:
         self._admission = admission
         self._opened: dict[int, tuple[OpenEpoch, Settled]] = {}
-        self._held: list[_Held] = []
-        self._catalogue_end = -1
+        self._held = HeldRecords() if held is None else held
+        self._undecided, self._catalogue_end = 0, -1
         self.position = 0
         self.epoch = admission.first
         self.voids = voids
@@ -79,7 +74,7 @@ class Intake:
 
     def at_epoch(self, epoch: int) -> "Intake":
         """Another one at the beginning of an epoch that has ended, to read it again with what is known now."""
-        again = Intake(self._admission, voids=self.voids)
+        again = Intake(self._admission, self._held.another(), voids=self.voids)
         again.epoch, settled = self._opened[epoch]
         again.position = settled.offset
         again._opened = {opened: entry for opened, entry in self._opened.items() if opened >= epoch}
@@ -92,12 +87,12 @@ class Intake:
 
     def holds(self, arrival: int) -> bool:
         """Whether a record that arrived in this epoch waits for the catalogue."""
-        return any(held.epoch.epoch == arrival for held in self._held)
+        return self._held.holds(arrival)
 
     @property
     def oldest_held_arrival(self) -> int | None:
         """The oldest epoch in which a record arrived that waits for the catalogue."""
-        return min((held.epoch.epoch for held in self._held), default=None)
+        return self._held.oldest_arrival
 
     def settled(self, epoch: int) -> Settled:
         """The barrier that opened `epoch`, which is the current one or not settled yet."""
@@ -118,34 +113,37 @@ class Intake:
         if isinstance(verdict, Barrier):
             self._open(verdict, record)
         elif isinstance(verdict, Undecided):
-            self._held.append(_Held(record, self.epoch))
+            self._held.add(record, self.epoch)
         else:
             self._decided(verdict, record, self.epoch)
         self.position = record.offset + 1
         return isinstance(verdict, Barrier)
 
     def reconsider(self, catalogue_end: int) -> None:
-        """Decide about held records, now that the catalogue is read up to `catalogue_end`."""
-        if not self._held or catalogue_end == self._catalogue_end:
-            return
-        self._catalogue_end = catalogue_end
-        held, self._held = self._held, []
-        for waiting in held:
-            first = waiting.epoch.epoch
-            barriers = [self._opened[epoch][0] for epoch in range(first, first + 3) if epoch in self._opened]
-            verdict = self._admission.judge(waiting.record, waiting.epoch, barriers[-1].catalogue_end)
+        """Decide about held records, now that the catalogue is read up to `catalogue_end`; some of them at a time.
+
+        Raises:
+            GapError, ConnectionFailed: see `HeldRecords.take`; a barrier among them.
+        """
+        if catalogue_end != self._catalogue_end:
+            self._undecided, self._catalogue_end = len(self._held), catalogue_end
+        for record, epoch in self._held.take(self._undecided):
+            self._undecided -= 1
+            first = epoch.epoch
+            barriers = [self._opened[known][0] for known in range(first, first + 3) if known in self._opened]
+            verdict = self._admission.judge(record, epoch, barriers[-1].catalogue_end)
             if isinstance(verdict, Undecided) and len(barriers) == 3:
                 verdict = self._final(verdict, barriers[-1].catalogue_end, catalogue_end)
             if isinstance(verdict, Undecided):
-                self._held.append(waiting)
+                self._held.add(record, epoch)
             elif isinstance(verdict, Barrier):
                 # Its place in the log has passed, so the epochs of everything after it are wrong.
                 raise GapError(
-                    f"{_place(waiting.record)}: a barrier whose writer schema was not known when it was read",
+                    f"{_place(record)}: a barrier whose writer schema was not known when it was read",
                     hint="restart the fan-out: it reads the source again from the settled barrier",
                 )
             else:
-                self._decided(verdict, waiting.record, waiting.epoch)
+                self._decided(verdict, record, epoch)
 
     def _final(self, verdict: Undecided, bound: int, catalogue_end: int) -> Undecided | Refused:
         """What the barrier after next, which tells that the catalogue had reached `bound`, makes of a record."""

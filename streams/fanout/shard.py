@@ -11,6 +11,7 @@ from ekko.schemas.limits import MAX_ROWS_A_BLOCK
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.admission import Admission, CatalogueView
 from ekko.streams.fanout.cadence import Cadence
+from ekko.streams.fanout.held import Fetch, HeldRecords
 from ekko.streams.fanout.intake import Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
@@ -18,6 +19,9 @@ from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine, concatenate
 from ekko.streams.fanout.sequencer import Draft, Sequencer, in_order
 from ekko.streams.fanout.sorting import Sorter
 from ekko.streams.log import Record
+
+_HELD_PART = 8
+"""This part of a shard's memory is for records that wait for the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class ShardFanout:
         message_bytes: what a lane topic allows a record.
         memory: bound of what waits. Bulk that arrives beyond it is forgotten, and computed again from the log when its
             epoch has ended and there is room (`recomputation`).
+        fetch: reads source records again that wait for the catalogue and were too many to be kept.
     """
 
     def __init__(
@@ -57,11 +62,13 @@ class ShardFanout:
         *,
         message_bytes: int,
         memory: MemoryBound,
+        fetch: Fetch,
     ) -> None:
         self._model, self.shard = model.name, shard
         self._catalogue, self._memory = catalogue, memory
         self._message_bytes = message_bytes
-        self.intake = Intake(Admission(model, shard, catalogue), voids=state.voids if state else ())
+        held = HeldRecords(memory.a_shard // _HELD_PART, fetch)
+        self.intake = Intake(Admission(model, shard, catalogue), held, voids=state.voids if state else ())
         self.pending = Pending()
         self._cadence = Cadence()
         self.sequencer = Sequencer(model, shard, region_incarnation, state)

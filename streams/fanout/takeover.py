@@ -3,7 +3,8 @@
 The caller has fenced the former writer, so that nothing that is read here can change any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane, LaneBlock
@@ -13,7 +14,7 @@ from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.ranges import Range, read_ranges
 from ekko.streams.fanout.shard import ShardFanout
-from ekko.streams.log import Partition, read_range
+from ekko.streams.log import Partition, Record, read_range
 
 _STATE_TAIL = 64
 
@@ -65,12 +66,17 @@ class Takeover:
                 states.get(number),
                 message_bytes=message_bytes,
                 memory=self._memory,
+                fetch=partial(self._fetch, Partition(topics.deltas(self._model.name), number)),
             )
             for number in numbers
         }
         self._read_source(shards, states)
         self._subtract_lanes(shards, states)
         return shards
+
+    def _fetch(self, source: Partition, start: int, end: int) -> Iterator[Record]:
+        purpose = "to decide about records that wait for the catalogue"
+        return read_ranges(self._central, {source: Range(start, end)}, self._timeout_s, purpose=purpose)
 
     def _states(self, numbers: list[int]) -> dict[int, FanoutState]:
         """The last committed state of every shard that has one."""

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from ekko.ops.process import spare_collections
 from ekko.schemas.blocks import Lane
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
@@ -58,6 +59,7 @@ def main() -> None:
         while not stop.is_set():
             applier.step(time.time(), 0.02)
 
+    spare_collections()
     thread = threading.Thread(target=work)
     thread.start()
     sys.stdout.write("ready\n")

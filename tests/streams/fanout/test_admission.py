@@ -1,5 +1,6 @@
 """What becomes of every kind of record, and that it is the same whenever it is read."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ekko.schemas.errors import FormatTooNew, GapError
 from ekko.schemas.hashing import shard_of
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Reason, Refused, Undecided
+from ekko.streams.fanout.held import HeldRecords
 from ekko.streams.fanout.intake import Intake
 from ekko.streams.log import Partition, Record
 
@@ -117,8 +119,8 @@ def test_a_table_added_since_the_last_barrier_is_taken_at_once_where_the_log_pro
     assert isinstance(verdict, Undecided), "a reader that comes late must not know more than one that was in time"
 
 
-def fed(catalogue: Catalogue, messages: list[object]) -> Intake:
-    intake = Intake(Admission(ModelDeclaration("m", SHARDS, incarnation=INCARNATION), SHARD, catalogue))
+def fed(catalogue: Catalogue, messages: list[object], held: HeldRecords | None = None) -> Intake:
+    intake = Intake(Admission(ModelDeclaration("m", SHARDS, incarnation=INCARNATION), SHARD, catalogue), held)
     for offset, message in enumerate(messages):
         intake.read(record(message, offset))
         intake.reconsider(catalogue.end)
@@ -134,6 +136,34 @@ def test_two_barriers_decide_about_an_offset_that_was_not_there() -> None:
         decided = fed(Catalogue(end=end, written_ms=9_000), [liar, *barriers[:2]])
         assert decided.held == 0
         assert [refusal.why.reason for refusal in decided.refusals] == [Reason.FUTURE_CATALOGUE]
+
+
+def test_records_that_wait_are_kept_within_a_bound_and_read_again_beyond_it() -> None:
+    liars = [replace(BLOCK, generation=0, catalogue=500 + number) for number in range(20)]
+    late = replace(BLOCK, table="late", generation=0, catalogue=21)
+    messages = [*liars[:10], late, *liars[10:]]
+    log = [record(message, offset) for offset, message in enumerate(messages)]
+    reads: list[tuple[int, int]] = []
+
+    def fetch(start: int, end: int) -> Iterator[Record]:
+        reads.append((start, end))
+        return iter(log[start:end])
+
+    held = HeldRecords(3 * len(encode(BLOCK)), fetch)
+    catalogue = Catalogue(end=21, written_ms=9_000)
+    intake = fed(catalogue, [*messages, Barrier(INCARNATION, 1, 0, 21)], held)
+    assert held.nbytes <= 3 * len(encode(BLOCK))
+    for _ in range(20):  # some at a time
+        intake.reconsider(catalogue.end)
+    assert [group for group, _ in intake.arrivals] == [(0, 0)]
+    assert intake.held == 20
+    intake.read(record(Barrier(INCARNATION, 2, 0, 21), 22))
+    for _ in range(20):
+        intake.reconsider(catalogue.end)
+        assert held.nbytes <= 3 * len(encode(BLOCK))
+    assert intake.held == 0
+    assert sorted(refusal.record.offset for refusal in intake.refusals) == [at for at in range(21) if at != 10]
+    assert reads, "most were not kept"
 
 
 def test_the_next_barrier_that_has_seen_the_offset_lets_the_block_in_where_it_arrived() -> None:
