@@ -16,6 +16,7 @@ from ekko.storage.disk.durable import Durable
 from ekko.storage.disk.entry_source import EntrySource
 from ekko.storage.disk.flush import Flusher
 from ekko.storage.disk.manifest import TableEntry, decode_manifest, decode_voids, encode_voids
+from ekko.storage.disk.pace import FlushPace
 from ekko.storage.disk.recovery import recover
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.engine.admission import check_dim, check_identity, check_room, check_shapes, locating
@@ -25,8 +26,6 @@ from ekko.storage.engine.table import Table
 from ekko.storage.shared.reader_handle import ReaderHandle
 from ekko.storage.store_states import StoreStates
 
-_FLUSH_INTERVAL_S = 2.0
-_FLUSH_ROWS = 500_000
 _SLOTS_MAX = (1 << 31) - 2
 
 
@@ -46,7 +45,7 @@ class Store(StoreStates):
         self._flusher = Flusher(durable, self._tables)
         self._kept: tuple[EpochRange, ...] = ()
         self._touched = 0
-        self._due_s: float | None = None
+        self._pace = FlushPace()
 
     @classmethod
     def open(
@@ -207,14 +206,9 @@ class Store(StoreStates):
         return replace(flushed, voids=tuple(dict.fromkeys((*flushed.voids, *self._kept))))
 
     def flush_due(self, now_s: float) -> bool:
-        """Whether it is time to flush: rows enough have changed, or time enough has passed, and none is under way."""
-        if self._flusher.busy:
-            return False
-        self._due_s = now_s + _FLUSH_INTERVAL_S if self._due_s is None else self._due_s
-        full = self._touched >= _FLUSH_ROWS or over_budget(self._tables, self._memory)
-        due = full or now_s >= self._due_s
-        self._due_s = None if due else self._due_s
-        return due
+        """Whether it is time to flush, see `pace`; `now_s` is of a clock that only rises."""
+        pressed = over_budget(self._tables, self._memory)
+        return self._pace.due(now_s, busy=self._flusher.busy, touched=self._touched, pressed=pressed)
 
     @property
     def flushing(self) -> bool:

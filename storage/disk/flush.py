@@ -1,7 +1,7 @@
 """Making a store durable without holding up its applies.
 
-The writer only copies what changed since the last flush (capture); hashing, sorting, writing and syncing happen in the
-background, and rows, journals, positions, voids and tallies become durable in one commit.
+The writer only marks what changed since the last flush and copies it in steps (capture); hashing, sorting, writing and
+syncing happen in the background, and rows, journals, positions, voids and tallies become durable in one commit.
 
 A zero row is no row, yet its arrival tag tells peers that the key has changed: its cell leaves the disk only when the
 epoch it arrived in lies below the store's bound, to which no peer goes back.
@@ -19,25 +19,28 @@ from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.durable import Batch, Cells, Durable
 from ekko.storage.disk.manifest import JournalEntry, Manifest, TableEntry, encode_manifest
+from ekko.storage.engine.capture import Copies, TableCapture
 from ekko.storage.engine.cells import journal_prefix, rows_prefix
 from ekko.storage.engine.index import Slots
 from ekko.storage.engine.journal_directory import JournalDirectory
-from ekko.storage.engine.memory import Array
-from ekko.storage.engine.reading import nonzero_rows
-from ekko.storage.engine.table import Table, distinct
+from ekko.storage.engine.reading import Bools, nonzero_rows
+from ekko.storage.engine.table import Table
 
 _HASHED_AT_ONCE = 4096
 """Rows hashed in one go: they stay in the second-level cache while the columns are summed."""
+
+_COPIED_AT_ONCE = 32_768
+"""Rows and entries copied between two applies: some milliseconds."""
 
 _NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Copies of one moment: everything a commit needs.
+    """One moment of a store: everything a commit needs, once the tables are whole.
 
     Attributes:
-        rows: (table name, slots, row cells). entries: journal cells.
+        numbers: label -> the number under which the journal's entries are written.
     """
 
     state: ReplicaState
@@ -46,8 +49,23 @@ class Capture:
     next_journal: int
     garbage: frozenset[int]
     pinned: int | None
-    rows: tuple[tuple[str, Slots, Cells], ...]
-    entries: tuple[Cells, ...]
+    numbers: Mapping[int, int]
+    tables: Mapping[str, TableCapture]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a commit writes of one table, and what is to be remembered of it.
+
+    Attributes:
+        slots: int64[N], whose rows these are. present: bool[N], which have a cell from now on. hashes: uint64[N].
+    """
+
+    cells: tuple[Cells, ...]
+    slots: Slots
+    present: Bools
+    hashes: UInt64s
+    tally: TableEntry
 
 
 class Flusher:
@@ -70,6 +88,7 @@ class Flusher:
         self.waiting: dict[str, Slots] = {}
         self._durable = durable
         self._capture: Capture | None = None
+        self._copying: list[str] = []
         self._tables = tables
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -93,22 +112,24 @@ class Flusher:
             empty, waiting = self.empty.pop(name, _NONE), self.waiting.get(name, _NONE)
             kept = table.remove(empty)
             old = table.arena.arrivals.take(waiting) < bound
-            table.arena.dirty[waiting[old]] = True  # the next flush takes their cells from the disk
+            table.arena.dirty[waiting[old]] = 1  # the next flush takes their cells from the disk
             self.waiting[name] = np.concatenate((waiting[~old], kept))
 
     def begin(self, state: ReplicaState, directory: JournalDirectory) -> None:
-        """Capture this moment and commit it, in the background where the keeper allows it."""
+        """Hold on to this moment; `poll` copies it and has it committed, in the background if the keeper allows it."""
         assert not self.busy, "one flush at a time"
         self._number()
         self._capture = self._captured(state, directory)
-        if self._durable.background:
-            self._thread = threading.Thread(target=self._run, name="ekko-flush", daemon=True)
-            self._thread.start()
+        self._copying = list(self._capture.tables)
+        self._copy(self._capture)
 
     def poll(self) -> bool:
         """Whether no flush is under way; raises what went wrong in the one that just ended."""
         if self._capture is None:
             return True
+        if self._copying:
+            self._copy(self._capture)
+            return False
         if self._thread is None:
             self._run()
         elif self._thread.is_alive():
@@ -117,9 +138,23 @@ class Flusher:
 
     def wait(self) -> bool:
         """Let the flush under way end; raises what went wrong."""
+        while self._copying and self._capture is not None:
+            self._copy(self._capture)
         if self._thread is not None:
             self._thread.join()
         return self.poll()
+
+    def _copy(self, capture: Capture) -> None:
+        """Copy some more of a capture; once it is whole, begin to commit it."""
+        budget = _COPIED_AT_ONCE
+        while self._copying and budget > 0:
+            table = capture.tables[self._copying[0]]
+            budget -= table.step(budget)
+            if table.whole:
+                self._tables[self._copying.pop(0)].end_capture()
+        if not self._copying and self._durable.background:
+            self._thread = threading.Thread(target=self._run, name="ekko-flush", daemon=True)
+            self._thread.start()
 
     def _ended(self) -> bool:
         self._thread, self._capture = None, None
@@ -132,7 +167,7 @@ class Flusher:
     def _mark_all_dirty(self) -> None:
         """After a failed commit: which of the captured rows and entries still are what they were is not known."""
         for table in self._tables.values():
-            table.arena.dirty[: table.arena.top] = True
+            table.arena.dirty[: table.arena.top] = 1
             table.pool.dirty[: table.pool.top] = table.pool.places[: table.pool.top] != 0
 
     def _number(self) -> None:
@@ -144,52 +179,18 @@ class Flusher:
     def _captured(self, state: ReplicaState, directory: JournalDirectory) -> Capture:
         directory.garbage -= self.erased
         self.erased.clear()
-        rows = tuple((name, *self._dirty_rows(name, table)) for name, table in self._tables.items())
-        entries = [
-            cells for name, table in self._tables.items() for cells in self._dirty_entries(name, table, directory)
-        ]
+        tables = {name: table.capture(self._durable.allocate) for name, table in self._tables.items()}
+        labels = {label for table in tables.values() for label in table.journals}
         return Capture(
             state=replace(state, voids=directory.voids, bound=directory.bound),
             withdrawn=directory.withdrawn,
+            numbers={label: directory.number_of(label) for label in labels},
             journals=directory.entries(),
             next_journal=directory.next_number,
             garbage=frozenset(directory.garbage),
             pinned=directory.pinned,
-            rows=rows,
-            entries=tuple(entries),
+            tables=tables,
         )
-
-    def _dirty_rows(self, name: str, table: Table) -> tuple[Slots, Cells]:
-        arena = table.arena
-        slots = np.flatnonzero(arena.dirty[: arena.top])
-        arena.dirty[: arena.top] = False
-        keys = self._copy(arena.keys, slots)
-        columns = (self._copy(arena.arrivals, slots), self._copy(arena.rows, slots))
-        present = self._durable.allocate((len(slots),), np.bool_)
-        return slots, Cells(rows_prefix(self.tallies[name].number), keys, columns, present)
-
-    def _dirty_entries(self, name: str, table: Table, directory: JournalDirectory) -> list[Cells]:
-        pool = table.pool
-        dirty = np.flatnonzero(pool.dirty[: pool.top])
-        pool.dirty[: pool.top] = False
-        labels = pool.labels.take(dirty)
-        cells = []
-        for label in distinct(labels).tolist():
-            entries = dirty[labels == label]
-            owners = pool.slots.take(entries).astype(np.int64) - 1
-            places = pool.places.take(entries).astype(np.int64) - 1
-            prefix = journal_prefix(directory.number_of(label), self.tallies[name].number)
-            present = self._durable.allocate((len(entries),), np.bool_)
-            present[:] = True
-            cells.append(
-                Cells(prefix, self._copy(table.arena.keys, owners), (self._copy(pool.values, places),), present)
-            )
-        return cells
-
-    def _copy(self, source: Array, places: Slots) -> Array:
-        target = self._durable.allocate((len(places), *source.shape[1:]), source.dtype)
-        np.take(source, places, axis=0, mode="clip", out=target)
-        return target
 
     def _run(self) -> None:
         try:
@@ -200,14 +201,8 @@ class Flusher:
     def _commit(self) -> None:
         capture = self._capture
         assert capture is not None
-        tallies = dict(self.tallies)
-        hashes = []
-        for name, slots, cells in capture.rows:
-            cells.present[:] = nonzero_rows(cells.columns[1]) | (cells.columns[0] >= capture.state.bound)
-            new = hashes_of(name, cells.keys, cells.columns[1])
-            old = self._tables[name].arena.hashes.take(slots)
-            tallies[name] = _tallied(tallies[name], old, new)
-            hashes.append(new)
+        parts = {name: self._part(name, table, capture) for name, table in capture.tables.items()}
+        tallies = {**self.tallies, **{name: part.tally for name, part in parts.items()}}
         manifest = Manifest(
             state=capture.state,
             tables=tuple(tallies.values()),
@@ -217,18 +212,37 @@ class Flusher:
             garbage=tuple(sorted(capture.garbage)),
             pinned=capture.pinned,
         )
-        row_cells = tuple(cells for _, _, cells in capture.rows)
-        self._durable.commit(Batch((*capture.entries, *row_cells), encode_manifest(manifest)))
+        cells = tuple(cells for part in parts.values() for cells in part.cells)
+        self._durable.commit(Batch(cells, encode_manifest(manifest)))
         self.tallies = tallies
-        for (name, slots, cells), new in zip(capture.rows, hashes, strict=True):
-            self._tables[name].arena.hashes[slots] = new
-            waits = cells.present & (new == 0)
-            self.empty[name] = np.concatenate((self.empty.get(name, _NONE), slots[~cells.present]))
-            self.waiting[name] = np.concatenate((self.waiting.get(name, _NONE), slots[waits]))
+        for name, part in parts.items():
+            self._tables[name].arena.hashes[part.slots] = part.hashes
+            waits = part.present & (part.hashes == 0)
+            self.empty[name] = np.concatenate((self.empty.get(name, _NONE), part.slots[~part.present]))
+            self.waiting[name] = np.concatenate((self.waiting.get(name, _NONE), part.slots[waits]))
         self.flushed = capture.state
         for number in capture.garbage:
             self._durable.erase(journal_prefix(number))
         self.erased = set(capture.garbage)
+
+    def _part(self, name: str, table: TableCapture, capture: Capture) -> Part:
+        """What a commit writes of one table, and what it is to remember."""
+        tally = self.tallies[name]
+        cells = []
+        for label, entries in table.journals.items():
+            prefix = journal_prefix(capture.numbers[label], tally.number)
+            cells.append(self._cells(prefix, entries, np.ones(len(entries.keys), dtype=np.bool_)))
+        arrivals, rows = table.rows.columns
+        present = nonzero_rows(rows) | (arrivals >= capture.state.bound)
+        cells.append(self._cells(rows_prefix(tally.number), table.rows, present))
+        hashes = hashes_of(name, table.rows.keys, rows)
+        old = self._tables[name].arena.hashes.take(table.rows.numbers)
+        return Part(tuple(cells), table.rows.numbers, present, hashes, _tallied(tally, old, hashes))
+
+    def _cells(self, prefix: bytes, copies: Copies, present: Bools) -> Cells:
+        shared = self._durable.allocate(present.shape, np.bool_)
+        shared[:] = present
+        return Cells(prefix, copies.keys, copies.columns, shared)
 
 
 def hashes_of(table: str, keys: UInt64s, rows: Int32s) -> UInt64s:

@@ -28,7 +28,7 @@ def arena_columns(capacity: int, dim: int) -> list[Column]:
         Column("heads", "<i4", (capacity,)),
         Column("newest", "<i4", (capacity,)),
         Column("arrivals", "<i4", (capacity,)),
-        Column("dirty", "|b1", (capacity,)),
+        Column("dirty", "|u1", (capacity,)),
         Column("hashes", "<u8", (capacity,)),
     ]
 
@@ -40,7 +40,8 @@ class Arena:
         rows: int32[capacity, dim], the current rows. keys: uint64, whose row it is.
         versions: uint32, odd while the row or its journal entries are being written; see `reading`.
         heads: newest journal entry of the slot + 1, 0 for none. newest: that entry's label + 1.
-        arrivals: last epoch in which a delta of the key arrived. dirty: changed since the last flush.
+        arrivals: last epoch in which a delta of the key arrived. dirty: not 0 if changed since
+            the last flush, see `capture`.
         hashes: uint64, hash of the row as last made durable (0: no row on disk).
     """
 

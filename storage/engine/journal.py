@@ -12,7 +12,7 @@ The values of entries that are durable may be let go under memory pressure; the 
 walking a chain never needs the disk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from ekko.storage.engine.scatter import scatter
 
 ENTRY_BYTES = 4 + 4 + 4 + 4 + 1
 """Memory of an entry without its values."""
+
+Listener = Callable[[Slots], None]
+"""Told of distinct slots or entries just before they change."""
 
 _HEADER_ENTRIES, _HEADER_PLACES = 0, 1
 
@@ -37,7 +40,7 @@ def journal_columns(capacity: int, dim: int) -> list[Column]:
         Column("entry_labels", "<i4", (capacity,)),
         Column("entry_previous", "<i4", (capacity,)),
         Column("entry_places", "<i4", (capacity,)),
-        Column("entry_dirty", "|b1", (capacity,)),
+        Column("entry_dirty", "|u1", (capacity,)),
     ]
 
 
@@ -46,8 +49,9 @@ class JournalPool:
 
     Attributes:
         slots: owner + 1, 0 for a free entry. labels: the journal it belongs to.
-        previous: next older entry of the slot + 1, 0 for none. dirty: not yet durable.
+        previous: next older entry of the slot + 1, 0 for none. dirty: not 0 if not yet durable.
         places: where its values stand + 1, 0 if only on disk. values: int32[capacity, dim], by place.
+        before_change: told of distinct entries before their values change or they are given back.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -59,6 +63,7 @@ class JournalPool:
         self.dirty = arrays["entry_dirty"]
         self.entries = FreeList(arrays["journal_header"], _HEADER_ENTRIES)
         self.room = FreeList(arrays["journal_header"], _HEADER_PLACES)
+        self.before_change: Listener = nobody
 
     @property
     def top(self) -> int:
@@ -81,7 +86,7 @@ class JournalPool:
         self.places[entries] = self._store(source, at) + 1
         self.labels[entries] = label
         self.previous[entries] = previous
-        self.dirty[entries] = True
+        self.dirty[entries] = 1
         self.slots[entries] = slots + 1
         return entries
 
@@ -92,11 +97,12 @@ class JournalPool:
 
     def add_to(self, entries: Slots, changes: Int32s) -> None:
         """Add to the values of distinct resident entries."""
+        self.before_change(entries)
         places = self.places.take(entries).astype(np.int64) - 1
         values = self.values.take(places, axis=0)
         values += changes
         scatter(self.values, places, values)
-        self.dirty[entries] = True
+        self.dirty[entries] = 1
 
     def bring_in(self, entries: Slots, values: Int32s) -> None:
         """Make entries resident with values read from disk."""
@@ -110,9 +116,10 @@ class JournalPool:
 
     def free(self, entries: Slots) -> None:
         """Give entries back."""
+        self.before_change(entries)
         places = self.places.take(entries).astype(np.int64)
         self.slots[entries] = 0
-        self.dirty[entries] = False
+        self.dirty[entries] = 0
         self.places[entries] = 0
         self.room.give(places[places > 0] - 1)
         self.entries.give(entries)
@@ -145,3 +152,7 @@ class JournalPool:
         else:
             source.take(at, axis=0, mode="clip", out=self.values[side_by_side])
         return places
+
+
+def nobody(_: Slots) -> None:
+    """A `Listener` that does not care."""

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import StateUnavailable
+from ekko.storage.disk import flush
 from ekko.storage.disk.durable import Durable
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.engine.chains import oldest_since
@@ -37,11 +39,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.disk = Disk()
         self.store = self.opened()
         self.truth, self.durable_truth = TruthStore(), TruthStore()
-        self.epoch, self.durable_epoch = 0, 0
+        self.epoch = 0
         self.unlearnt: list[EpochRange] = []
         self.withdrawn: set[int] = set()
         self.kept_voids: set[EpochRange] = set()
         self.durable_pin: int | None = None
+        self.flushing: tuple[TruthStore, int | None] | None = None
 
     def keeper(self) -> Durable:
         return MemoryDurable(self.disk, Doom())
@@ -152,9 +155,32 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         self.store.flush(self.store.state)
-        self.durable_truth, self.durable_epoch = self.truth.copy(), self.epoch
-        self.durable_pin = self.store.pinned
-        self.durable_pin = self.store.pinned
+        self.durable_truth, self.durable_pin = self.truth.copy(), self.store.pinned
+        self.flushing = None
+
+    @rule(steps=st.sampled_from([0, 0, 1, 3]))
+    def begin_flush(self, steps: int) -> None:
+        """Hold on to this moment, and copy none of it or only a few rows: what follows must not change it."""
+        if self.flushing is not None:
+            self.finish_flush()
+        with mock.patch.object(flush, "_COPIED_AT_ONCE", steps):
+            self.store.begin_flush(self.store.state)
+        self.flushing = self.truth.copy(), self.store.pinned
+
+    @precondition(lambda self: self.flushing)
+    @rule()
+    def copy_some(self) -> None:
+        with mock.patch.object(flush, "_COPIED_AT_ONCE", 2):
+            if self.store.poll_flush():
+                self.finish_flush()
+
+    @precondition(lambda self: self.flushing)
+    @rule()
+    def finish_flush(self) -> None:
+        while not self.store.poll_flush():
+            pass
+        if self.flushing is not None:
+            (self.durable_truth, self.durable_pin), self.flushing = self.flushing, None
 
     @rule()
     def keep_voids(self) -> None:
@@ -171,6 +197,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def kill_and_reopen(self) -> None:
         """What was not flushed is gone; the lanes bring it again (here: they do not, and time goes on)."""
+        if self.flushing is not None:
+            self.finish_flush()
         for void in self.kept_voids:
             self.durable_truth.undo(void)
         lost = [void for void in self.truth.voids if void not in self.durable_truth.voids]
