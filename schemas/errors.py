@@ -35,6 +35,10 @@ class BadInput(EkkoError):
     """Values, keys or bytes that no row may receive: NaN, infinity, out of range, wrong shape or dtype."""
 
 
+class OutOfRange(BadInput):
+    """Values that are not finite, or beyond the range of their table."""
+
+
 class FormatError(BadInput):
     """Bytes that are not a record of ours: bad magic, unknown fingerprint, truncated or contradictory body."""
 

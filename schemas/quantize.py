@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ekko.schemas.errors import BadInput
+from ekko.schemas.errors import BadInput, OutOfRange
 
 Int32s = npt.NDArray[np.int32]
 
@@ -24,7 +24,7 @@ def stochastic_round(values: npt.NDArray[np.floating], fraction_bits: int, *, se
         sequence: a number the caller never uses twice with one seed.
 
     Raises:
-        BadInput: a value is NaN, infinite or beyond the range of int32 steps.
+        OutOfRange: a value is NaN, infinite or beyond the range of int32 steps.
     """
     scaled = np.multiply(values, float(1 << fraction_bits), dtype=np.float64)
     generator = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), sequence & (2**64 - 1)]))
@@ -45,7 +45,7 @@ def _to_int32(scaled: npt.NDArray[np.float64], fraction_bits: int) -> Int32s:
         row, column = np.argwhere(~fits)[0] if scaled.ndim == 2 else (0, int(np.flatnonzero(~fits)[0]))
         bound = 2.0 ** (31 - fraction_bits)
         value = scaled[~fits][0] / (1 << fraction_bits)
-        raise BadInput(
+        raise OutOfRange(
             f"{np.count_nonzero(~fits)} value(s) are not finite or beyond ±{bound:g} "
             f"(first: row {row}, column {column}, value {value:g})",
             hint="clip gradients or skip the step; a wider range needs a table with fewer fraction_bits",

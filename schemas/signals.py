@@ -6,6 +6,12 @@ from ekko.schemas.errors import BadInput
 
 PENDING_BYTES = "pending_bytes"
 """Metric of a fan-out: bytes of memory that rows take which wait for bandwidth; `count` is how many rows wait."""
+OUT_OF_RANGE = "out_of_range_rows"
+"""Metric of a trainer: rows that its publisher refused, for they were not finite or beyond the table's range."""
+REFUSED = "refused_blocks"
+"""Metric of a fan-out: source records refused as bad input; not those of old generations or of denied trainers."""
+OVERFLOWED = "overflowed_rows"
+"""Metric of a store: rows whose values wrapped around."""
 _MAX_AHEAD_US = 3_600 * 1_000_000
 """Clocks of serving processes may be wrong by so much; what lies further ahead would hold up the monitor's time."""
 

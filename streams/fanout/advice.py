@@ -7,7 +7,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError, QueueFull
-from ekko.schemas.signals import PENDING_BYTES, Shares, Signal
+from ekko.schemas.signals import PENDING_BYTES, REFUSED, Shares, Signal
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.pending import Waiting
 from ekko.streams.log import Output, Partition, Reader, Writer
@@ -70,6 +70,9 @@ class Advice:
             total, count = self._context.sorter.take_report(model)
             if count:
                 self._send(Signal(model, region, self._source, "gradient_norm", total, count, now_us))
+            refused = self._context.refused.pop(model, 0)
+            if refused:
+                self._send(Signal(model, region, self._source, REFUSED, float(refused), refused, now_us))
             if model in waiting:
                 rows, nbytes = waiting[model]
                 self._send(Signal(model, region, self._source, PENDING_BYTES, float(nbytes), rows, now_us))

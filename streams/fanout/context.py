@@ -1,6 +1,7 @@
 """What all shard groups of a region's fan-out share."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.streams.catalogue.shared import SharedCatalogue
@@ -23,3 +24,5 @@ class RegionContext:
     budget: Budget
     memory: MemoryBound
     settings: FanoutSettings
+    refused: Counter[str] = field(default_factory=Counter)
+    """Model -> bad source records since they were last reported to the monitor."""

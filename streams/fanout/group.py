@@ -254,6 +254,8 @@ class GroupFanout:
     def _rejection(self, refusal: Refusal, shard: int, now_s: float) -> Output:
         record, why = refusal.record, refusal.why
         metrics.REJECTED.labels(*self._labels[:2], why.reason).inc()
+        if why.reason not in {Reason.OLD_GENERATION, Reason.DENIED}:  # those come with rollbacks and deny lists
+            self._context.refused[self.model.name] += 1
         assert self.model.incarnation is not None
         rejection = Rejection(
             model=self.model.name,

@@ -83,17 +83,40 @@ class Jump:
 
 
 class Occurs:
-    """Something is reported that must never be, such as predictions that are not numbers."""
+    """Something is reported that must never be, such as predictions that are not numbers.
 
-    grave = True
+    Args:
+        grave: see `Detector`.
+    """
 
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
+    def __init__(self, metric: str, *, grave: bool = True) -> None:
+        self._metric, self.grave = metric, grave
 
     def update(self, bucket: Bucket) -> str | None:
         """See `Detector.update`."""
         count = bucket.total(self._metric).count
         return f"{count:.0f} observations of {self._metric}" if count else None
+
+
+class Share:
+    """Of all that is counted under two metrics, one makes up more than its share.
+
+    Args:
+        of: the metric that counts what is right.
+        limit: share at or below which nothing is wrong.
+    """
+
+    grave = True
+
+    def __init__(self, metric: str, of: str, *, limit: float = 0.1) -> None:
+        self._metric, self._of, self._limit = metric, of, limit
+
+    def update(self, bucket: Bucket) -> str | None:
+        """See `Detector.update`."""
+        bad, good = bucket.total(self._metric).count, bucket.total(self._of).count
+        if bad <= self._limit * (bad + good):
+            return None
+        return f"{bad:.0f} {self._metric} beside {good:.0f} of {self._of}"
 
 
 class Rate:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput
+from ekko.schemas.errors import BadInput, OutOfRange
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.limits import MAX_BLOCK_BYTES
 from ekko.schemas.quantize import Int32s, stochastic_round
@@ -130,7 +130,7 @@ def quantise(batch: Batch, shards: int, *, seed: int, sequence: int) -> ShardedR
         sequence: a number used once with this seed.
 
     Raises:
-        BadInput: NaN, infinity, or a sum beyond the table's range, naming row and key; nothing of the batch counts.
+        OutOfRange: NaN, infinity, or a sum beyond the table's range, naming row and key; nothing of the batch counts.
     """
     table = batch.table
     order = np.argsort(batch.keys, kind="stable")
@@ -151,7 +151,7 @@ def quantise(batch: Batch, shards: int, *, seed: int, sequence: int) -> ShardedR
             keys, shard = keys[firsts], shard[firsts]
         try:
             rows = stochastic_round(deltas, table.fraction_bits, seed=seed, sequence=sequence)
-        except BadInput as error:
+        except OutOfRange as error:
             raise _name_the_culprit(batch, keys, deltas, error) from error
 
     is_row = rows.any(axis=1)
@@ -180,14 +180,14 @@ def _sum_runs(rows: Floats, firsts: npt.NDArray[np.intp]) -> npt.NDArray[np.floa
     return sums
 
 
-def _name_the_culprit(batch: Batch, keys: UInt64s, sums: Floats, error: BadInput) -> BadInput:
+def _name_the_culprit(batch: Batch, keys: UInt64s, sums: Floats, error: OutOfRange) -> OutOfRange:
     """The same error in the trainer's terms: row and key as it handed them over."""
     finite = np.isfinite(batch.deltas).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
         bad = int(np.count_nonzero(~finite))
         value = batch.deltas[row][~np.isfinite(batch.deltas[row])][0]
-        return BadInput(
+        return OutOfRange(
             f"table {batch.table.name}: {bad} row(s) of deltas are not finite (first: row {row}, "
             f"key {batch.keys[row]}, value {value}); nothing of this batch was published",
             hint="skip or repair the step that made them: one NaN would stay in its row for ever",
@@ -196,7 +196,7 @@ def _name_the_culprit(batch: Batch, keys: UInt64s, sums: Floats, error: BadInput
     culprit = int(np.argmax(np.abs(sums).max(axis=1)))
     row = int(np.argmax(batch.keys == keys[culprit]))
     value = sums[culprit][np.argmax(np.abs(sums[culprit]))]
-    return BadInput(
+    return OutOfRange(
         f"table {batch.table.name}: the delta of key {keys[culprit]} (first in row {row}) is {value:g}, beyond the "
         f"table's range of ±{bound:g}; nothing of this batch was published",
         hint=error.hint,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.errors import ConnectionFailed, EkkoError, QueueFull, TopicMissing
-from ekko.schemas.signals import Signal
+from ekko.schemas.errors import ConnectionFailed, EkkoError, TopicMissing
 from ekko.storage.disk.data_folder import folder_name
 from ekko.storage.disk.folder_lock import FolderLock
 from ekko.storage.disk.snapshots import SNAPSHOTS, Schedule
@@ -26,6 +25,7 @@ from ekko.streams.replica.health import StoreHealth
 from ekko.streams.replica.membership import Membership, standing, unready
 from ekko.streams.replica.metrics import ModelMetrics, StoreMetrics
 from ekko.streams.replica.model_runner import ModelRunner
+from ekko.streams.replica.reports import Reports
 from ekko.streams.replica.served import RegionServed, without_runs
 from ekko.streams.replica.signal_relay import SignalRelay
 
@@ -88,6 +88,7 @@ class StoreProcess:
         self._myself = unready(settings.region, settings.replica, self.address, time.time_ns() // 1_000)
         self._membership = Membership(cluster, self._myself)
         self._signals = SignalRelay(cluster)
+        self._reports = Reports(settings.region, settings.replica, self._signals.put)
         self._metrics = StoreMetrics()
         self._wake = threading.Event()
         self._health = StoreHealth(cluster, settings.region, self._metrics, settings.stall_s)
@@ -246,9 +247,7 @@ class StoreProcess:
                 states.append(without_runs(runner.applier.state))
                 recoverable = runner.store.recoverable
                 durable += [without_runs(recoverable)] if recoverable is not None else []
-            interval = runner.metrics.latency.take_interval()
-            if interval.blocks:
-                self._report(runner.model.name, "update_latency_ms", interval.total_ms, interval.blocks)
+            self._reports.report(runner)
         told = self._health.told
         now = standing(
             self._myself,
@@ -261,14 +260,6 @@ class StoreProcess:
             ),
         )
         self._membership.announce(now)
-
-    def _report(self, model: str, metric: str, value: float, count: int) -> None:
-        source = f"store/{self._settings.replica}"
-        now_us = time.time_ns() // 1_000
-        try:
-            self._signals.put(Signal(model, self._settings.region, source, metric, value, count, now_us))
-        except QueueFull as error:
-            _log.debug("%s", error)
 
     def _end(self) -> None:
         """Stop serving, make durable what is applied, say goodbye."""

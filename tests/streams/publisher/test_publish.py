@@ -164,6 +164,6 @@ def test_what_happens_is_counted_for_prometheus(memory_model: tuple[MemoryCluste
 
     assert sample("ekko_publisher_rows_total", table="users", fate="acknowledged") == 10
     assert (sample("ekko_publisher_bytes_total", table="users") or 0) > 100
-    assert sample("ekko_publisher_refused_batches_total", reason="BadInput") == 1
+    assert sample("ekko_publisher_refused_batches_total", reason="OutOfRange") == 1
     assert sample("ekko_publisher_acknowledge_seconds_count") == publisher.acknowledged.blocks
     assert sample("ekko_publisher_queue_bytes") == 0

@@ -112,13 +112,13 @@ def train(lanes: Lanes, enough: threading.Event) -> None:
 
 def kill_in_mid_flush(child: StoreChild, folder: Path) -> None:
     """The file of a flush is written, and not yet part of the database."""
-    child.wait("in mid-flush", lambda: any(folder.glob("*/incoming/*.sst")))
+    child.wait("in mid-flush", lambda: any(folder.glob("*/incoming/**/*.sst")))
     child.kill()
 
 
 def kill_in_mid_apply(child: StoreChild, folder: Path) -> None:
     """Rows are being added, and no flush is under way."""
-    child.wait("between flushes", lambda: not any(folder.glob("*/incoming/*.sst")))
+    child.wait("between flushes", lambda: not any(folder.glob("*/incoming/**/*.sst")))
     time.sleep(0.2)
     child.kill()
 
