@@ -34,6 +34,12 @@ def build() -> typer.Typer:
     return app
 
 
+def run_command(name: str) -> None:
+    """Run one command with this process's arguments, for files that are scripts as well; ends as `main` does."""
+    sys.argv[:1] = ["ekko", name]
+    main()
+
+
 def main() -> None:
     """Run the command line.
 

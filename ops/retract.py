@@ -34,3 +34,9 @@ def run(settings: Settings, request: Request, trainer: str, *, first: int, last:
         )
 
     perform(settings, request, decide, tell)
+
+
+if __name__ == "__main__":
+    from ekko.ops.cli import run_command
+
+    run_command("retract")

@@ -4,7 +4,7 @@ The store's own positions are the truth, so a store put back from a snapshot rea
 every void that was committed since, undoes what it holds of them, and drops the rest as it comes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
     catalogue.close()
     folder = request.data / folder_name(model, region)
     snapshots = read(request.data / SNAPSHOTS / folder.name)
-    choice = choose(snapshots, void.first, _lanes(region_cluster(settings, region), model, region), tell)
+    choice = choose(snapshots, void.first, lane_bounds(region_cluster(settings, region), model, region), tell)
     tell(f"store     {folder}")
     tell(
         f"void      epochs {void.first} to {void.last}: undone and left out, as every void committed since the snapshot"
@@ -71,7 +71,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
         return
     lock = FolderLock(request.data, "ekko rewind")
     try:
-        _replace(folder, choice.snapshot, tell)
+        replace_store(folder, choice.snapshot, tell)
     finally:
         lock.release()
 
@@ -86,7 +86,7 @@ def choose(snapshots: list[Snapshot], to: int, lanes: dict[Partition, Bounds], t
         if snapshot.state.bound > to:
             tell(f"not {snapshot.path}: it can undo back to state {snapshot.state.bound} only")
             continue
-        missing, offsets = _to_read(snapshot, lanes)
+        missing, offsets = to_read(snapshot, lanes)
         if missing:
             tell(f"not {snapshot.path}: {missing}")
             continue
@@ -97,7 +97,8 @@ def choose(snapshots: list[Snapshot], to: int, lanes: dict[Partition, Bounds], t
     )
 
 
-def _to_read(snapshot: Snapshot, lanes: dict[Partition, Bounds]) -> tuple[str, int]:
+def to_read(snapshot: Snapshot, lanes: Mapping[Partition, Bounds]) -> tuple[str, int]:
+    """Why the lanes do not go on from the snapshot (empty if they do), and how many offsets are to be read again."""
     offsets = 0
     for shard, position in snapshot.state.shards.items():
         for lane, stands in ((Lane.EXPRESS, position.express.offset), (Lane.BULK, position.bulk.offset)):
@@ -121,14 +122,22 @@ def _void(barrier: Barrier | None, to: int | None) -> EpochRange:
     )
 
 
-def _lanes(cluster: Cluster, model: ModelDeclaration, region: RegionDeclaration) -> dict[Partition, Bounds]:
+def lane_bounds(cluster: Cluster, model: ModelDeclaration, region: RegionDeclaration) -> dict[Partition, Bounds]:
+    """What the region's lanes of a model hold."""
     return cluster.bounds(
         Partition(topics.lane(model.name, region.name, lane), shard) for lane in Lane for shard in range(model.shards)
     )
 
 
-def _replace(folder: Path, snapshot: Snapshot, tell: Tell) -> None:
+def replace_store(folder: Path, snapshot: Snapshot, tell: Tell) -> None:
+    """Move the store in `folder` aside, and put the snapshot in its place."""
     if folder.exists():
         tell(f"moved the store aside to {move_aside(folder)}")
     put_back(snapshot, folder)
     tell(f"put back {snapshot.path}; start the store")
+
+
+if __name__ == "__main__":
+    from ekko.ops.cli import run_command
+
+    run_command("rewind")

@@ -76,3 +76,13 @@ def operation_transactional_id(model: str, incarnation: int) -> str:
 def trainer_transactional_id(model: str, incarnation: int, transactional_id: str) -> str:
     """Identity of a trainer that publishes its deltas and its own input position in one transaction."""
     return f"ekko.trainer.{model}@{incarnation}.{transactional_id}"
+
+
+def store_group(model: str, incarnation: int, region: str, region_incarnation: int, replica: str) -> str:
+    """Consumer group to which a replica commits where it stands in a model's lanes, for lag tools."""
+    return f"ekko.store.{model}@{incarnation}.{region}@{region_incarnation}.{replica}"
+
+
+def fanout_group(model: str, incarnation: int, region: str, region_incarnation: int) -> str:
+    """Consumer group to which a region's fan-out commits where it stands in a model's source log, for lag tools."""
+    return f"ekko.fanout.{model}@{incarnation}.{region}@{region_incarnation}"

@@ -7,9 +7,12 @@ that decides is written against these protocols; time-outs are explicit and noth
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ekko.schemas.errors import TopicMissing
+
+if TYPE_CHECKING:
+    from ekko.streams.groups import Group
 
 
 class Partition(NamedTuple):
@@ -157,6 +160,9 @@ class Cluster(Protocol):
         Args:
             thin_link: bandwidth is dear: spend processor time on compressing, and count `wire_bytes`.
         """
+
+    def group(self, name: str) -> "Group":
+        """A consumer group as this process sees it, for lag tools; nothing is joined yet."""
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """First and last stable offsets, asked of the brokers now.

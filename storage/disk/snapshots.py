@@ -82,10 +82,20 @@ def take_closed(store: Path, folder: Path, now_s: int) -> Snapshot:
         StoreLocked: somebody has. StoreCorrupt: it was never flushed, or is damaged. StoreUnwritable: no room.
     """
     with closing(RocksDurable(store)) as durable:
-        stored = durable.manifest()
-        if stored is None:
-            raise StoreCorrupt(f"store {store} was never flushed", hint="there is nothing in it: delete the folder")
-        return _take(durable.checkpoint, decode_manifest(stored).state, folder / str(now_s))
+        return _take(durable.checkpoint, _flushed(durable, store), folder / str(now_s))
+
+
+def closed_state(store: Path) -> ReplicaState:
+    """The version vector of the store in the folder `store`; raises as `take_closed`."""
+    with closing(RocksDurable(store)) as durable:
+        return _flushed(durable, store)
+
+
+def _flushed(durable: RocksDurable, store: Path) -> ReplicaState:
+    stored = durable.manifest()
+    if stored is None:
+        raise StoreCorrupt(f"store {store} was never flushed", hint="there is nothing in it: delete the folder")
+    return decode_manifest(stored).state
 
 
 def _take(checkpoint: Callable[[Path], None], state: ReplicaState, path: Path) -> Snapshot:

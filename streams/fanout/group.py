@@ -54,6 +54,11 @@ class GroupFanout:
         self._transaction_bytes = context.settings.transaction_bytes
         self._labels = context.region.name, model.name, str(number)
 
+    @property
+    def positions(self) -> dict[Partition, int]:
+        """How far each shard has read the source log; from any thread."""
+        return {self._source(number): shard.intake.position for number, shard in dict(self._shards).items()}
+
     def step(self, now_s: float) -> bool:
         """Take what has come, send what may go; returns whether anything was done."""
         if now_s < self._retry_at_s:
@@ -101,13 +106,8 @@ class GroupFanout:
         metrics.TAKEOVERS.labels(*self._labels).inc()
         rows = sum(shard.pending.rows for shard in self._shards.values())
         place = ", ".join(f"{number}: {shard.intake.position}" for number, shard in self._shards.items())
-        _log.info(
-            "%s taken over in %.2f s: %d rows wait, source positions %s",
-            identity,
-            time.monotonic() - started_s,
-            rows,
-            place,
-        )
+        took_s = time.monotonic() - started_s
+        _log.info("%s taken over in %.2f s: %d rows wait, source positions %s", identity, took_s, rows, place)
 
     def _fail(self, error: EkkoError, now_s: float) -> None:
         lasting = isinstance(error, GapError | FormatTooNew | ConfigurationError)

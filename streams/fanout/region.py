@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ekko.schemas import topics
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.fanout.advice import Advice
@@ -19,7 +20,8 @@ from ekko.streams.fanout.pending import Waiting
 from ekko.streams.fanout.score import load_score
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.sorting import Sorter
-from ekko.streams.log import Cluster
+from ekko.streams.groups import GroupCommits
+from ekko.streams.log import Cluster, Partition
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.1
@@ -139,9 +141,12 @@ class RegionFanout:
         failures: list[BaseException] = []
         mirror = threading.Thread(target=self._run_mirror, args=(stop, failures), name="fanout-mirror")
         mirror.start()
+        commits = GroupCommits(self._context.central)
         try:
             while not stop.is_set() and not failures:
                 self.keep_house(self._clock())
+                if commits.due():
+                    commits.step(self._places())
                 for at in self.groups.keys() - threads.keys():
                     arguments = at, stop, failures
                     threads[at] = threading.Thread(target=self._run_group, args=arguments, name=f"fanout-{at}")
@@ -153,6 +158,7 @@ class RegionFanout:
             stop.set()
             for thread in (*threads.values(), mirror):
                 thread.join()
+            commits.close()
             self.close()
         if failures:
             raise failures[0]
@@ -210,6 +216,16 @@ class RegionFanout:
         self._context.budget.set_share(len(mine) / len(everything) if everything else 1.0)
         # Groups of a model differ by one shard at most.
         self._context.memory.set_shards(sum(-(-model.shards // model.shard_groups) for model in mine.values()))
+
+    def _places(self) -> dict[str, dict[Partition, int]]:
+        """By consumer group, one a model: how far the source logs are read here."""
+        region = self._context.region
+        places: dict[str, dict[Partition, int]] = {}
+        for at, group in self.groups.items():
+            assert region.incarnation is not None
+            name = topics.fanout_group(at.model, at.incarnation, region.name, region.incarnation)
+            places.setdefault(name, {}).update(group.positions)
+        return {name: positions for name, positions in places.items() if positions}
 
     def _run_group(self, at: GroupIdentity, stop: threading.Event, failures: list[BaseException]) -> None:
         group = self.groups.get(at)

@@ -12,6 +12,7 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, TopicMissing
+from ekko.streams.kafka.group import KafkaGroup
 from ekko.streams.kafka.reader import KafkaReader
 from ekko.streams.kafka.said import log
 from ekko.streams.kafka.transactional_writer import KafkaTransactionalWriter
@@ -120,6 +121,11 @@ class KafkaCluster:
         """See `Cluster.transactional_writer`."""
         settings, errors = self._producer_settings({"compression.type": "zstd"} if thin_link else {})
         return KafkaTransactionalWriter(settings, errors, transactional_id, self._timeout_s, counts=thin_link)
+
+    def group(self, name: str) -> KafkaGroup:
+        """See `Cluster.group`."""
+        settings, errors = self._client()
+        return KafkaGroup(settings, errors, name)
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """See `Cluster.bounds`."""

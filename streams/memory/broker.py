@@ -119,6 +119,10 @@ class MemoryBroker:
         self._topics: dict[str, Topic] = {}
         self._newest: dict[str, int] = defaultdict(int)
         self._last: dict[str, Transaction] = {}  # by identity, until its markers are written
+        self.committed: dict[str, dict[Partition, tuple[int, str]]] = {}
+        """By consumer group: offsets with their metadata."""
+        self.members: dict[str, set[int]] = {}
+        """By consumer group: who is in it."""
 
     # -- topics
 

@@ -20,6 +20,7 @@ from ekko.schemas.errors import (
 from ekko.streams.log import Bounds, Delivered, Output, Partition, Record, TopicSpec
 from ekko.streams.memory.broker import MemoryBroker
 from ekko.streams.memory.faults import Fate, Faults
+from ekko.streams.memory.group import MemoryGroup
 
 DELIVERY_TIMEOUT_S = 30.0
 
@@ -249,6 +250,10 @@ class MemoryCluster:
         """See `log.Cluster.transactional_writer`; nothing is compressed here, and always counted."""
         del thin_link
         return MemoryTransactionalWriter(self.broker, self._faults, transactional_id)
+
+    def group(self, name: str) -> MemoryGroup:
+        """See `log.Cluster.group`."""
+        return MemoryGroup(self.broker, self._faults, name)
 
     def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Bounds]:
         """See `log.Cluster.bounds`."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConnectionFailed, NotReady, StoreUnwritable, TopicMissing
+from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.snapshots import Schedule, Snapshot
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
@@ -30,12 +31,18 @@ _IDLE_WAIT_S = 0.02
 
 _RETRY_S = 0.5
 
+_CHECK_S = 30.0
+"""A coordinator of consumer groups may take a while after its broker's start."""
+
 _NEW_TOPICS_S = 10.0
 """A model may be read of in a mirrored catalogue a little before its topics are made in the region."""
 
 
 class ModelRunner:
     """Runs one model until `stop`.
+
+    Args:
+        check: asked once the store is open, with its own state; what it raises ends the thread before anything is read.
 
     Attributes:
         applier, store: None until the store is open.
@@ -56,6 +63,7 @@ class ModelRunner:
         memory_bytes: int,
         changed: Callable[[], None],
         snapshots: Schedule | None = None,
+        check: Callable[[ReplicaState], None] = lambda _: None,
     ) -> None:
         self.model = model
         self.metrics = metrics
@@ -72,6 +80,7 @@ class ModelRunner:
         self._memory_bytes = memory_bytes
         self._changed = changed
         self._snapshots = snapshots
+        self._check = check
         self._told: tuple[object, ...] = ()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ending = threading.Event()
@@ -157,10 +166,24 @@ class ModelRunner:
             region_incarnation=self._region.incarnation,
             memory_bytes=self._memory_bytes,
         )
+        self._check_start(self.store.state)
         self.stepped_s = time.monotonic()  # opening takes as long as there are rows to read, and is no stall
         self.applier = Applier(
             self._cluster, self._region, self.model, self.store, self._catalogue, observer=self.metrics
         )
+
+    def _check_start(self, state: ReplicaState) -> None:
+        """Ask `check`; without an answer for long it is let be, for no row rests on it."""
+        patient_until = time.monotonic() + _CHECK_S
+        while not self._ending.is_set():
+            try:
+                return self._check(state)
+            except ConnectionFailed as error:
+                if time.monotonic() > patient_until:
+                    _log.error("model %s: whether somebody reset its offsets is not known: %s", self.model.name, error)
+                    return None
+                self._ending.wait(_RETRY_S)
+        return None
 
     def _apply_until_ended(self) -> None:
         assert self.applier is not None

@@ -21,6 +21,7 @@ from ekko.storage.serving.server import build_app
 from ekko.storage.serving.server_thread import ServerThread
 from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import Cluster
+from ekko.streams.replica.groups import StoreGroups
 from ekko.streams.replica.health import StoreHealth
 from ekko.streams.replica.membership import Membership, standing, unready
 from ekko.streams.replica.metrics import ModelMetrics, StoreMetrics
@@ -93,6 +94,7 @@ class StoreProcess:
         self._wake = threading.Event()
         self._health = StoreHealth(cluster, settings.region, self._metrics, settings.stall_s)
         self._served = RegionServed(self._membership.members, self._signals.put, lambda: self._health.told)
+        self._groups = StoreGroups(cluster, self._region, settings.replica, settings.data)
         self._announced_s = 0.0
         self._unserved: dict[str, str] = {}
 
@@ -148,6 +150,7 @@ class StoreProcess:
         if changed or time.monotonic() - self._announced_s >= _ANNOUNCE_S:
             self._announce()
         self._signals.pass_on()
+        self._groups.step(self.runners.values())
 
     def _follow_catalogue(self) -> None:
         """Start models that are new, end those that are gone.
@@ -205,6 +208,7 @@ class StoreProcess:
                 every_s=self._settings.snapshot_every_s,
                 keep=self._settings.snapshots_kept,
             ),
+            check=lambda state: self._groups.refuse_reset(model, state),
         )
         runner.start()
         return runner
@@ -271,6 +275,7 @@ class StoreProcess:
         for name, runner in runners.items():
             if not runner.join(max(0.1, deadline - time.monotonic())):
                 _log.error("model %s: the apply thread does not end; it will go on from the last flush", name)
+        self._groups.close()
         self._membership.leave()
         self._signals.close()
         self._catalogue.close()

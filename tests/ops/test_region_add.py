@@ -19,7 +19,7 @@ from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition, read_range
 from ekko.streams.publisher import Publisher
-from tests.ops.deployment import EKKO, Deployment
+from tests.ops.deployment import EKKO, Deployment, Process
 from tests.streams.store_child import free_port
 
 TABLE = TableDeclaration("embedding", 4)
@@ -78,64 +78,71 @@ def test_a_region_is_made_from_a_donor_under_load_though_retention_has_passed_th
     own_broker: Broker, kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TABLE, regions=1) as deployment:
-        (donor,), model = deployment.regions, deployment.model.name
-        name, folder = f"{topic_prefix[:50]}-new", tmp_path / "seeding"
+        (donor,), name, folder = deployment.regions, f"{topic_prefix[:50]}-new", tmp_path / "seeding"
         sums = Sums(deployment)
         add = ["region", "add", name, "--from", donor, "--folder", str(folder)]
         add += ["--region-bootstrap", own_broker.bootstrap]
-        with training(broker.bootstrap, model):
+        with training(broker.bootstrap, deployment.model.name):
             deployment.wait_healthy()
             sums.checksum()
             deployment.trim_source_before_last_healthy()
-            for number in range(4):  # killed at four moments, and run again
-                process = subprocess.Popen(
-                    [*EKKO, *add, "--bootstrap", broker.bootstrap], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
-                time.sleep(0.8 + 0.5 * number)
-                process.kill()
-                process.wait(10)
-            done = deployment.ekko(*add)
-            seed = folder / "seed"
-            assert f"ekko restore {seed} --region {name}" in done.stdout
+            kill_at_four_moments([*EKKO, *add, "--bootstrap", broker.bootstrap])
+            assert f"ekko restore {folder / 'seed'} --region {name}" in deployment.ekko(*add).stdout
             fanout = deployment.run("fanout-new", "fanout", "--region", name)
             assert "shards seeded" in deployment.ekko(*add).stdout, "once more does no harm"
             assert "taken over by another process" not in fanout.log.read_text()
             kept = deployment.wait_healthy()
             with closing(KafkaCluster(own_broker.bootstrap)) as own:
                 deployment.wait("the mirrored catalogue", lambda: has_region(own, name))
-            deployment.ekko("restore", str(seed), "--region", name, "--data", str(tmp_path / "new"))
-            deployment.regions.append(name)
-            deployment.addresses[name] = f"127.0.0.1:{free_port()}"
-            replica = ["--data", str(tmp_path / "new"), "--port", deployment.addresses[name].rpartition(":")[2]]
-            store = deployment.run("store-new", "store", "--region", name, *replica)
-            deployment.wait("the new region serves", lambda: name in deployment.checksums())
+            store = start_seeded(deployment, name, folder / "seed")
             healthy = deployment.wait_healthy()
             store.kill()
             store.start()
-            empty = deployment.run("store-empty", "store", "--region", name, "--replica", "empty", "--port", "0",
-                                   "--data", str(tmp_path / "empty"))  # fmt: skip
+            empty = deployment.run(
+                "store-empty",
+                *("store", "--region", name, "--replica", "empty", "--port", "0", "--data", str(tmp_path / "empty")),
+            )
         deployment.wait("an empty replica halts", lambda: "`ekko restore` it" in empty.log.read_text())
-
-        def exact(before_epoch: int | None) -> None:
-            expected = sums.checksum(before_epoch)
-
-            def equal() -> bool:
-                found = set()
-                for region in deployment.regions:
-                    with deployment.client(region) as client:
-                        found.add(client.checksum("embedding", as_of=before_epoch).checksum)
-                return found == {expected}
-
-            deployment.wait(f"equal bits in both regions as of {before_epoch}", equal)
-
-        exact(None)
-        exact(healthy)
-        exact(kept)  # older than the new store: from the donor's journals
-        deployment.ekko("rollback", model, "--to", str(kept))
-        exact(None)
+        for state in (None, healthy, kept):  # kept is older than the new store: from the donor's journals
+            wait_equal(deployment, sums, state)
+        deployment.ekko("rollback", deployment.model.name, "--to", str(kept))
+        wait_equal(deployment, sums, None)
         deployment.regions.remove(name)
-        removed = deployment.ekko("region", "remove", name, "--yes")
-        assert f"region {name} deleted" in removed.stdout
+        assert f"region {name} deleted" in deployment.ekko("region", "remove", name, "--yes").stdout
+
+
+def kill_at_four_moments(command: list[str]) -> None:
+    for number in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.8 + 0.5 * number)
+        process.kill()
+        process.wait(10)
+
+
+def start_seeded(deployment: Deployment, region: str, seed: Path) -> Process:
+    """A replica of the new region, from its seed; wait until it serves."""
+    data = deployment.folder / "new"
+    deployment.ekko("restore", str(seed), "--region", region, "--data", str(data))
+    deployment.regions.append(region)
+    deployment.addresses[region] = f"127.0.0.1:{free_port()}"
+    port = deployment.addresses[region].rpartition(":")[2]
+    store = deployment.run("store-new", "store", "--region", region, "--data", str(data), "--port", port)
+    deployment.wait("the new region serves", lambda: region in deployment.checksums())
+    return store
+
+
+def wait_equal(deployment: Deployment, sums: Sums, state: int | None) -> None:
+    """Equal bits in all regions as of `state`, and those of the source log."""
+    expected = sums.checksum(state)
+
+    def equal() -> bool:
+        found = set()
+        for region in deployment.regions:
+            with deployment.client(region) as client:
+                found.add(client.checksum("embedding", as_of=state).checksum)
+        return found == {expected}
+
+    deployment.wait(f"equal bits in all regions as of {state}", equal)
 
 
 def test_what_cannot_be_a_region_is_refused_before_anything_is_changed(
