@@ -1,5 +1,6 @@
 """The publisher: what a trainer holds."""
 
+from ekko.streams.publisher.admission import Admission
 from ekko.streams.publisher.publisher import Publisher
 
-__all__ = ["Publisher"]
+__all__ = ["Admission", "Publisher"]

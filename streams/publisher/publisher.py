@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -23,26 +23,19 @@ from ekko.schemas.hashing import table_seed
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster
 from ekko.streams.publisher import batches
+from ekko.streams.publisher.admission import Admission
 from ekko.streams.publisher.control import ControlFollower, RollbackGate
 from ekko.streams.publisher.model import PublishedModel
 from ekko.streams.publisher.position import PositionSearch, position_shard, with_position
 from ekko.streams.publisher.queue import QueueSender, Sender
 from ekko.streams.publisher.refusals import Refusals
-from ekko.streams.publisher.totals import REFUSED, Acknowledged, Ledger, seal
+from ekko.streams.publisher.totals import REFUSED, Acknowledged, Ledger, PublishReceipt, seal
 from ekko.streams.publisher.transactions import TransactionSender
 
 DEFAULT_QUEUE_BYTES = 64 * 1024 * 1024
 _FORGOTTEN_TIMEOUT_S = 10.0
 
 _log = logging.getLogger("ekko.publisher")
-
-
-@dataclass(frozen=True, slots=True)
-class PublishReceipt:
-    """What one call of publish sent: distinct rows that changed, and the blocks that carry them."""
-
-    rows: int
-    blocks: int
 
 
 def _flush_forgotten(model: str, sender: Sender) -> None:
@@ -78,6 +71,7 @@ class Publisher:
         on_rollback: pulls fresh parameters; see above.
         transactional_id: makes deltas and input position one: blocks gather until a publish has `position=`, which
             commits them all and returns then. A new publisher of the same identity fences the old one.
+        admission: counts touches of keys, for tables that declare `admission`; None: from nothing on.
         timeout_s: for connecting and reading catalogue and control topic.
 
     Raises:
@@ -99,6 +93,7 @@ class Publisher:
         linger_ms: float = 1.0,
         on_rollback: Callable[[int], None] | None = None,
         transactional_id: str | None = None,
+        admission: Admission | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         name = transactional_id if trainer is None else trainer
@@ -106,6 +101,7 @@ class Publisher:
         check_trainer(self.trainer)
         self._seed = seed ^ table_seed(self.trainer)
         self._sequence = itertools.count()
+        self._admission = Admission() if admission is None else admission
         self._closed = False
         with ExitStack() as opened:
             if cluster is None:
@@ -167,12 +163,11 @@ class Publisher:
         Deltas of equal keys are summed, all are rounded to steps of the table, rows without any change are left out.
 
         Args:
-            table: of this model.
             keys: integers [N], not negative; may repeat.
             deltas: floating point [N, dim].
             created: bool [N], rows that the trainer has just created; they are urgent. None for none.
             position: the trainer's own input position after this batch, opaque.
-            timeout_s: how long to wait for room in the queue (or, in transactions, for the commit).
+            timeout_s: how long to wait for room in the queue, or for the commit.
 
         Raises:
             BadInput: NaN, infinity, out of range, wrong shape or dtype; row and key are named.
@@ -180,7 +175,7 @@ class Publisher:
             QueueFull: the queue stayed full; nothing was enqueued.
             RolledBack: the model was rolled back, see above.
             PublishUncertain: earlier blocks have an unknown fate; nothing of this call was enqueued. Told once. In a
-                transaction: this call's fate is unknown, too, and the publisher is of no more use.
+                transaction this call's fate is unknown, too, and the publisher of no more use.
             Fenced: another trainer has taken over this transactional_id.
         """
         entered_s, entered_us = time.monotonic(), time.time_ns() // 1_000
@@ -191,29 +186,40 @@ class Publisher:
             template = self._template(declaration, generation, catalogue_end)
             template = replace(template, trainer_position=position, published_us=entered_us)
             batches.check_position(position)
-            blocks = self._blocks(batches.check_batch(declaration, keys, deltas, created), template)
-            self._sender.send(
-                [seal(block, self._model.topic, entered_s) for block in blocks],
-                complete=position is not None,
-                deadline_s=entered_s + timeout_s,
-                check=lambda: self._gate.check(generation),
-            )
+            rows = self._quantised(batches.check_batch(declaration, keys, deltas, created))
+            let_in = self._admission.let_in(rows)
+            blocks = self._blocks(let_in, template)
+            receipt = PublishReceipt(len(let_in.keys), len(blocks), len(rows.keys) - len(let_in.keys))
+            self._send(blocks, generation, entered_s, timeout_s)
         except EkkoError as error:
             REFUSED.labels(self._model.declaration.name, type(error).__name__).inc()
             if isinstance(error, OutOfRange):
                 self._refusals.add(len(np.asarray(keys)))
             raise
-        return PublishReceipt(sum(len(block.keys) for block in blocks), len(blocks))
+        self._ledger.book_not_admitted(table, receipt.not_admitted)
+        return receipt
+
+    def _send(self, blocks: list[DeltaBlock], generation: int, entered_s: float, timeout_s: float) -> None:
+        self._sender.send(
+            [seal(block, self._model.topic, entered_s) for block in blocks],
+            complete=any(block.trainer_position is not None for block in blocks),
+            deadline_s=entered_s + timeout_s,
+            check=lambda: self._gate.check(generation),
+        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise ConfigurationError("the publisher is closed", hint="make a new one")
 
-    def _blocks(self, batch: batches.Batch, template: DeltaBlock) -> list[DeltaBlock]:
-        shards = self._model.declaration.shards
-        rows = batches.quantise(batch, shards, seed=self._seed, sequence=next(self._sequence))
+    def _quantised(self, batch: batches.Batch) -> batches.ShardedRows:
+        shards, sequence = self._model.declaration.shards, next(self._sequence)
+        return batches.quantise(batch, shards, seed=self._seed, sequence=sequence)
+
+    def _blocks(self, rows: batches.ShardedRows, template: DeltaBlock) -> list[DeltaBlock]:
         blocks = list(batches.cut(rows, template, self._model.limits()))
-        return blocks if template.trainer_position is None else with_position(blocks, template, shards)
+        if template.trainer_position is None:
+            return blocks
+        return with_position(blocks, template, self._model.declaration.shards)
 
     def _template(self, table: TableDeclaration, generation: int, catalogue_end: int) -> DeltaBlock:
         """A block without rows."""

@@ -26,6 +26,19 @@ SECONDS = Histogram(
 
 
 @dataclass(frozen=True, slots=True)
+class PublishReceipt:
+    """What one call of publish sent: distinct rows that changed, and the blocks that carry them.
+
+    Attributes:
+        not_admitted: rows left out because their keys have not been touched often enough, see `Admission`.
+    """
+
+    rows: int
+    blocks: int
+    not_admitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """Blocks that the broker has acknowledged, so that nothing loses them any more.
 
@@ -93,6 +106,11 @@ class Ledger:
     def book_loss(self, block: SealedBlock, fate: str) -> None:
         """Count a block that is not, or perhaps not, in the log."""
         ROWS.labels(self._model, block.table, fate).inc(block.rows)
+
+    def book_not_admitted(self, table: str, rows: int) -> None:
+        """Count rows that were left out because their keys are not admitted yet."""
+        if rows:
+            ROWS.labels(self._model, table, "not_admitted").inc(rows)
 
     def book_queue(self, size: int) -> None:
         """Tell how many bytes wait."""
