@@ -13,8 +13,11 @@ that express rows never wait longer than that behind bulk ones."""
 
 _MOST_RECORDS = 500
 
-_SLICE_S = 0.002
+_SLICE_S, _CALM_SLICE_S = 0.002, 0.010
 """While nothing comes, the lanes are waited for in turn, so long each: neither wakes who waits for the other."""
+
+_CALM_AFTER = 10_000
+"""Empty rounds, about half a minute, after which slices are long: a replica reads the lanes of idle models, too."""
 
 
 class Pace:
@@ -46,6 +49,7 @@ class LaneReaders:
         self._topics = {lane: topics.lane(model, region, lane) for lane in Lane}
         self._lanes = {topic: lane for lane, topic in self._topics.items()}
         self._readers = {lane: cluster.reader() for lane in Lane}
+        self._empty_rounds = 0
 
     def partition(self, lane: Lane, shard: int) -> Partition:
         """A lane's partition of a shard."""
@@ -67,10 +71,13 @@ class LaneReaders:
     def poll(self, wait_s: float, limit: int) -> list[Record]:
         """Up to `limit` records of each lane, express first, as soon as there are any. Raises as `Reader.poll`."""
         records = self._poll_both(0.0, limit)
-        for _ in range(round(wait_s / (2 * _SLICE_S))):
+        slice_s = _SLICE_S if self._empty_rounds < _CALM_AFTER else _CALM_SLICE_S
+        for _ in range(round(wait_s / (2 * slice_s))):
             if records:
                 break
-            records = self._poll_both(_SLICE_S, limit)
+            self._empty_rounds += 1
+            records = self._poll_both(slice_s, limit)
+        self._empty_rounds = 0 if records else self._empty_rounds
         return records
 
     def _poll_both(self, wait_s: float, limit: int) -> list[Record]:

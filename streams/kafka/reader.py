@@ -14,6 +14,9 @@ from ekko.streams.log import Bounds, Partition, Record
 GROUP = "ekko-assigned-by-hand"
 """Nobody ever joins it, but librdkafka asks for its coordinator: where rights are checked, READ on it is needed."""
 
+_LEAST_WAIT_S = 0.001
+"""librdkafka waits whole milliseconds: what is left over would be spent asking it again and again."""
+
 _BoundsOf = Callable[[Iterable[Partition]], dict[Partition, Bounds]]
 
 
@@ -55,7 +58,7 @@ class KafkaReader:
             records = [record for record in map(self._take, messages) if record is not None]
             if self._errors.fatal is not None:
                 raise self._errors.connection_failed("reading")
-            if records or time.monotonic() >= deadline:
+            if records or time.monotonic() > deadline - _LEAST_WAIT_S:
                 return records
 
     def _take(self, message: Message) -> Record | None:

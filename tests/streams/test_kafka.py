@@ -34,6 +34,19 @@ def test_a_transaction_returns_the_offsets_of_its_records(cluster: KafkaCluster,
     ]
 
 
+def test_a_reader_that_waits_leaves_the_processor_alone(cluster: KafkaCluster, topic_prefix: str) -> None:
+    cluster.create_topics([TopicSpec(topic_prefix, 1)])
+    reader = cluster.reader()
+    reader.assign({Partition(topic_prefix, 0): 0})
+    reader.poll(1.0)
+    before_s = time.thread_time()
+    for _ in range(100):
+        assert reader.poll(0.01) == []
+    took_s = time.thread_time() - before_s
+    reader.close()
+    assert took_s < 0.25, "asked librdkafka over and over for the rest of a millisecond, it was 0.7"
+
+
 def test_a_reader_passes_the_marker_at_the_end(cluster: KafkaCluster, topic_prefix: str) -> None:
     cluster.create_topics([TopicSpec(topic_prefix, 1)])
     partition = Partition(topic_prefix, 0)
