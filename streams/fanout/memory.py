@@ -22,5 +22,5 @@ class MemoryBound:
         return self._total // self._shards
 
     def has_room(self, used: int) -> bool:
-        """Whether more may wait in a shard of which `used` bytes do: columns grow by doubling, so half is the mark."""
+        """Whether `used` bytes may wait in a shard: the other half is for what is computed again."""
         return used <= self.a_shard // 2

@@ -69,6 +69,12 @@ class Pending:
         """Bytes of memory held."""
         return sum(table.nbytes for table in self._tables.values())
 
+    def nbytes_with(self, group: Group, table: str, updates: RowUpdates) -> int:
+        """Bytes of memory held at most once these updates are added."""
+        known = self._tables.get((group, table))
+        there = known or PendingTable(updates.deltas.shape[1])
+        return self.nbytes - (known.nbytes if known else 0) + there.nbytes_with(len(updates))
+
     @property
     def oldest_us(self) -> int:
         """When the oldest delta that waits was published; the far future if none does."""

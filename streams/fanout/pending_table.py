@@ -1,5 +1,6 @@
 """Waiting rows of one table in one group: exact sums, taken in turn or by how much they have changed."""
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.streams.fanout.rows import KEY_BYTES, Bools, Float32s, Indices, Int64s, RowUpdates, rows_fitting, width_of
-from ekko.streams.fanout.slots import SortedSlots
+from ekko.streams.fanout.slots import SLOT_BYTES, SortedSlots
 
 FAR_FUTURE_US = int(np.iinfo(np.int64).max)
 
@@ -39,6 +40,13 @@ class PendingTable:
         """Bytes of memory held."""
         columns = (self._keys, self._sums, self._created, self._published, self._waits, self._changes)
         return sum(column.nbytes for column in columns) + self._slots.nbytes
+
+    def nbytes_with(self, more: int) -> int:
+        """Bytes of memory held at most once `more` keys are added."""
+        count = len(self._slots) + more
+        columns = (self._keys, self._sums, self._created, self._published, self._waits, self._changes)
+        a_row = sum(column.itemsize * math.prod(column.shape[1:]) for column in columns)
+        return self._capacity_for(count) * a_row + self._slots.nbytes + more * SLOT_BYTES
 
     @property
     def oldest_us(self) -> int:
@@ -170,9 +178,13 @@ class PendingTable:
         self._oldest = None
         return taken
 
+    def _capacity_for(self, count: int) -> int:
+        """Rows that the columns hold once there are `count`: doubled, so that each is moved a few times only."""
+        return len(self._keys) if count <= len(self._keys) else max(count, 2 * len(self._keys), 64)
+
     def _reserve(self, count: int) -> None:
         if count > len(self._keys):
-            capacity = max(count, 2 * len(self._keys), 64)
+            capacity = self._capacity_for(count)
             self._keys = _grown(self._keys, capacity)
             self._sums = _grown(self._sums, capacity)
             self._created = _grown(self._created, capacity)

@@ -40,7 +40,7 @@ class Recomputation:
         self._low, self._size = 0, _WHOLE // _FIRST_PARTS
         self._reader: Reader | None = None
         self._steps: Iterator[None] | None = None
-        self._found = Pending()
+        self._found, self._overflown = Pending(), False
         self.finished = False
         _log.info("%s, shard %d: computing epoch %d again", model.name, shard.shard, arrival)
 
@@ -53,7 +53,7 @@ class Recomputation:
         if self._steps is None:
             if self._shard.recomputable() != self.arrival:
                 return False  # the last range is still being sent
-            self._found = Pending()
+            self._found, self._overflown = Pending(), False
             self._steps = self._pass()
         try:
             next(self._steps)
@@ -69,7 +69,7 @@ class Recomputation:
 
     def _end_pass(self) -> None:
         self.close()
-        if self._overflows():
+        if self._overflown:
             self._size = max(self._size // 2, 1)
             return
         self._found.drop(self._shard.intake.voids)
@@ -81,9 +81,6 @@ class Recomputation:
         if self._low >= _WHOLE:
             self._shard.forgotten.discard(self.arrival)
             self.finished = True
-
-    def _overflows(self) -> bool:
-        return self._found.nbytes > self._shard.room and self._found.rows > _LEAST_ROWS
 
     def _in_range(self, keys: UInt64s) -> Bools:
         mixed = splitmix64(splitmix64(keys))  # once mixed they all belong to one shard, so they are not uniform
@@ -100,8 +97,8 @@ class Recomputation:
             for record in records:
                 intake.read(record)
             intake.reconsider(self._context.catalogue.end)
-            self._collect(intake)
-            if self._overflows():
+            self._overflown = not self._collect(intake)
+            if self._overflown:
                 return
             yield
         for lane in Lane:
@@ -112,14 +109,19 @@ class Recomputation:
                     self._subtract(record)
                 yield
 
-    def _collect(self, intake: Intake) -> None:
+    def _collect(self, intake: Intake) -> bool:
+        """Add what was read to what was found; False where there is no room for it."""
         arrivals, intake.arrivals = intake.arrivals, {}
         intake.refusals = []
         for (group, table), parts in arrivals.items():
             updates = combine(parts)
-            mine = self._in_range(updates.keys)
-            if mine.any():
-                self._found.add(group, table, updates.select(mine))
+            updates = updates.select(self._in_range(updates.keys))
+            large = self._found.rows + len(updates) > _LEAST_ROWS
+            if large and self._found.nbytes_with(group, table, updates) > self._shard.room:
+                return False
+            if len(updates):
+                self._found.add(group, table, updates)
+        return True
 
     def _subtract(self, record: Record) -> None:
         block = self._context.catalogue.decode(record.value)

@@ -191,7 +191,7 @@ class ShardFanout:
 
     def _wait(self, group: Group, table: str, updates: RowUpdates) -> None:
         """Let updates wait, or forget them if there is no room: then their whole arrival epoch is computed again."""
-        if not self._memory.has_room(self.pending.nbytes):
+        if not self._memory.has_room(self.pending.nbytes_with(group, table, updates)):
             self.forgotten.add(group.arrival)
         if group.arrival not in self.forgotten:
             self.pending.add(group, table, updates)

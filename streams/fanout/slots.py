@@ -7,6 +7,9 @@ from ekko.streams.fanout.rows import Indices
 
 _SMALL = 4096
 
+SLOT_BYTES = 16
+"""Memory of a key and its slot number."""
+
 
 class SortedSlots:
     """Slots 0, 1, 2, ... given to keys in the order in which they come; keys are never removed.

@@ -1,0 +1,214 @@
+"""A region with too little bandwidth, under pressure for as long as a seed lasts: what must hold of who goes when.
+
+The world of `world` is about exactness, its trainers pause and its links recover. Here larger updates come all the
+time, and small ones must get through all the same: starvation, promotion, budget and memory bounds are what is checked.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock, Lane, LaneBlock
+from ekko.schemas.codec import encode
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.schemas.epochs import Barrier
+from ekko.schemas.hashing import UInt64s
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.fanout.budget import HORIZON_S, SAVED_S
+from ekko.streams.fanout.region import RegionFanout
+from ekko.streams.fanout.settings import FanoutSettings
+from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.log import Output, Partition
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
+from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
+from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
+from tests.simulation.lanes import read_region
+from tests.simulation.truth import Truth, committed, decoded
+
+MODEL, REGION, DIM = "ctr", "east", 8
+STEP_S, PRESSURE_S, EPOCH_S = 0.02, 8.0, 2.0
+AWAY_S = 3.0
+"""How long one of two instances stays dead: the other must take over."""
+
+NO_BOUND = 1 << 30
+ROW_BYTES = 8 + 2 * DIM
+CROWD, VICTIMS, GROWER = 3_000, 100_000, 200_000
+"""First keys: of rows that come with large changes all the time, of single small ones, and of one that gathers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What a seed decides.
+
+    Attributes:
+        rate: bandwidth, bytes a second; burst: rows of the crowd a step, two to six times what the rate carries.
+        bound: bytes of memory for what waits. instances: fan-outs that share the shards. kills: chance a step.
+    """
+
+    rate: float
+    burst: int
+    share: float
+    max_age_s: float
+    bound: int
+    instances: int
+    kills: float
+
+
+def pressure_of(seed: int) -> Pressure:
+    """The world of a seed."""
+    rng = random.Random(f"pressure {seed}")
+    rate = rng.choice((20_000.0, 60_000.0))
+    return Pressure(
+        rate,
+        int(rng.uniform(2, 6) * rate * STEP_S / ROW_BYTES),
+        rng.choice((0.1, 0.25)),
+        rng.choice((0.3, 1.0)),
+        rng.choice((NO_BOUND, NO_BOUND, 160 * 1024)),
+        rng.choice((1, 1, 2)),
+        rng.choice((0.0, 0.004)),
+    )
+
+
+class PacingWorld:
+    """One shard, a region's fan-outs, and time in steps."""
+
+    def __init__(self, seed: int) -> None:
+        self.pressure, self.now_s, self.epoch, self.deaths = pressure_of(seed), 1_000.0, 0, 0
+        self._rng, self._random = random.Random(seed), np.random.default_rng(seed)
+        self.broker = MemoryBroker(lambda: self.now_s)
+        self.cluster = MemoryCluster(self.broker)
+        model = ModelDeclaration(MODEL, shards=1, tables=(TableDeclaration("t", DIM),))
+        declare(self.cluster, Declarations((RegionDeclaration(REGION),), (model,)), lambda _: self.cluster)
+        catalogue = Catalogue(self.cluster)
+        self._catalogue_end = catalogue.refresh()
+        self._incarnation = catalogue.model(MODEL).incarnation or 0
+        self._writer = self.cluster.transactional_writer("trainer")
+        self._fanouts = {str(number): self._start(str(number)) for number in range(self.pressure.instances)}
+        self._back_at_s: dict[str, float] = {}
+        self.victims: dict[int, float] = {}
+
+    def _start(self, name: str) -> RegionFanout:
+        settings = FanoutSettings(
+            bandwidth_bytes_per_s=self.pressure.rate,
+            bulk_share=self.pressure.share,
+            bulk_max_age_s=self.pressure.max_age_s,
+            pending_bytes=self.pressure.bound,
+            retry_s=0.1,
+        )
+        clock = lambda: self.now_s  # noqa: E731 - a name would say no more
+        return RegionFanout(self.cluster, self.cluster, REGION, settings=settings, clock=clock, instance=name)
+
+    def run(self) -> None:
+        """Pressure first, then none until all has arrived; every step is checked, and in the end everything."""
+        next_epoch_s = self.now_s + EPOCH_S
+        for turn in range(round(PRESSURE_S / STEP_S)):
+            self._publish(CROWD + self._random.choice(CROWD, self.pressure.burst, replace=False), 3_000)
+            self._publish(np.array([GROWER]), 3_000)
+            if turn % 25 == 10:
+                self.victims[VICTIMS + turn] = self.now_s
+                self._publish(np.array([VICTIMS + turn]), 1)
+            if self.now_s > next_epoch_s:
+                next_epoch_s += EPOCH_S
+                self._barrier()
+            if self._fanouts and self._rng.random() < self.pressure.kills:
+                self._kill()
+            self._step()
+        self._barrier()
+        for _ in range(200_000):
+            if not self._step() and not self._waiting() and not self._back_at_s:
+                break
+        self._check()
+
+    def _publish(self, keys: UInt64s, size: int) -> None:
+        chosen = np.unique(keys.astype(np.uint64))
+        deltas = np.full((len(chosen), DIM), size, np.int32)
+        self._append(
+            DeltaBlock(
+                self._incarnation,
+                "t",
+                0,
+                chosen,
+                deltas,
+                catalogue=self._catalogue_end,
+                published_us=int(self.now_s * 1e6),
+            )
+        )
+
+    def _barrier(self) -> None:
+        self.epoch += 1
+        self._append(Barrier(self._incarnation, self.epoch, 0, self._catalogue_end))
+
+    def _append(self, message: object) -> None:
+        self._writer.transact([Output(Partition(topics.deltas(MODEL), 0), encode(message))])
+
+    def _kill(self) -> None:
+        name = self._rng.choice(sorted(self._fanouts))
+        del self._fanouts[name]
+        self._back_at_s[name] = self.now_s + (AWAY_S if self._fanouts else 0.0)
+        self.deaths += 1
+
+    def _step(self) -> bool:
+        self.now_s += STEP_S
+        for name in [name for name, back_s in self._back_at_s.items() if back_s <= self.now_s]:
+            del self._back_at_s[name]
+            self._fanouts[name] = self._start(name)
+        done = [fanout.step(self.now_s) for fanout in self._fanouts.values()]
+        waits = sum(shard.pending.nbytes for shard in self._shards())
+        assert waits <= self.pressure.bound, f"{waits} bytes wait, {self.pressure.bound} are allowed"
+        return any(done)
+
+    def _shards(self) -> list[ShardFanout]:
+        groups = [group for fanout in self._fanouts.values() for group in fanout.groups.values()]
+        return [shard for group in groups for shard in group._shards.values()]
+
+    def _waiting(self) -> bool:
+        return any(shard.pending.rows or shard.forgotten for shard in self._shards())
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        truth, log = Truth(self.broker, MODEL), read_region(self.broker, MODEL, REGION, 1)
+        check_seqs_contiguous(log)
+        check_barriers_forwarded(log, self.epoch)
+        check_settled_is_honest(truth, log)
+        check_all_settled(truth, log)
+        self._check_budget()
+        if self.pressure.bound == NO_BOUND:  # what was forgotten waits for the end of its epoch, too
+            self._check_nobody_starves()
+            self._check_promotion()
+
+    def _sent(self, lane: Lane) -> list[tuple[float, LaneBlock]]:
+        records = committed(self.broker, Partition(topics.lane(MODEL, REGION, lane), 0))
+        blocks = [(record.timestamp_ms / 1e3, decoded(record.value)) for record in records]
+        return [(at_s, block) for at_s, block in blocks if isinstance(block, LaneBlock) and len(block.keys)]
+
+    def _check_budget(self) -> None:
+        """No transaction carries more than HORIZON_S of the budget in bulk, nor any second more than is saved up."""
+        times = np.array([at_s for at_s, _ in self._sent(Lane.BULK)])
+        sizes = np.array([len(block.keys) * (8 + DIM) for _, block in self._sent(Lane.BULK)])  # at least
+        for at_s in np.unique(times):
+            together = sizes[times == at_s].sum()
+            assert together <= max(self.pressure.rate * HORIZON_S, 2 * ROW_BYTES), f"{together} bytes of bulk at once"
+            second = sizes[(times >= at_s) & (times < at_s + 1.0)].sum()
+            assert second <= self.pressure.rate * (1.0 + SAVED_S + HORIZON_S), f"{second} bytes of bulk in a second"
+
+    def _check_nobody_starves(self) -> None:
+        """A row waits `max_age_s`, and then for the rows that waited before it, which go at `share` of the rate."""
+        before = CROWD * ROW_BYTES / (self.pressure.share * self.pressure.rate)
+        bound_s = self.pressure.max_age_s + 2.0 * before + AWAY_S * self.deaths + 0.5
+        arrived: dict[int, float] = {}
+        for at_s, block in sorted(self._sent(Lane.EXPRESS) + self._sent(Lane.BULK), key=lambda entry: entry[0]):
+            for key in block.keys[block.keys >= VICTIMS].tolist():
+                arrived.setdefault(key, at_s)
+        for key, published_s in self.victims.items():
+            waited_s = arrived[key] - published_s
+            assert waited_s <= bound_s, f"a row of small change waited {waited_s:.1f} s, the bound is {bound_s:.1f} s"
+
+    def _check_promotion(self) -> None:
+        """The row that gathers most is lifted; each of its updates is like those of the crowd."""
+        assert any(GROWER in block.keys for _, block in self._sent(Lane.EXPRESS)), "what gathered most was never lifted"

@@ -1,0 +1,47 @@
+"""Starvation, promotion, budget and memory bounds hold over seeds; each planted bug is caught by one of the first."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ekko.schemas.errors import EkkoError
+from tests.simulation.pacing import PacingWorld, pressure_of
+from tests.simulation.pacing_mutations import MUTATIONS
+
+SEEDS = 16
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_all_bounds_hold(seed: int) -> None:
+    PacingWorld(seed).run()
+
+
+def test_the_seeds_differ_in_all_that_matters() -> None:
+    seen = [pressure_of(seed) for seed in range(SEEDS)]
+    assert {pressure.instances for pressure in seen} == {1, 2}
+    assert len({pressure.bound for pressure in seen}) == 2
+    assert any(pressure.kills and pressure.instances == 2 for pressure in seen)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_planted_bug_is_caught(mutation: Callable[[], Any]) -> None:
+    with mutation():
+        assert any(_is_caught(seed) for seed in range(SEEDS)), f"no seed below {SEEDS} minds it"
+
+
+def _is_caught(seed: int) -> bool:
+    try:
+        PacingWorld(seed).run()
+    except (AssertionError, LookupError, EkkoError):
+        return True
+    return False
