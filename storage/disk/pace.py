@@ -3,8 +3,8 @@
 _INTERVAL_S = 2.0
 _ROWS = 500_000
 _REST = 1.0
-"""Times the duration of a flush for which none follows it: under full load rows change more than once between two flushes,
-so rarer ones write each of them less often, and merging the files finds a processor."""
+"""Times the duration of a flush for which none follows it: under full load rows change more than once between two
+flushes, so rarer ones write each of them less often, and merging the files finds a processor."""
 
 
 class FlushPace:

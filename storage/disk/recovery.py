@@ -32,6 +32,7 @@ def recover(durable: Durable, manifest: Manifest, tables: Mapping[str, Table]) -
 def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:
     arena, width = table.arena, row_width(entry.dim)
     rows, checksum = 0, 0
+    table.index.reserve(entry.rows)
     for keys, values in durable.scan(rows_prefix(entry.number), width):
         held = arena.count
         slots = arena.add(keys)

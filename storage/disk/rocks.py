@@ -8,9 +8,8 @@ are it.
 import functools
 import secrets
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ from rocksdict import (
 
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import UInt64s
+from ekko.storage.disk.commit_count import CommitCount
 from ekko.storage.disk.disk_trouble import corrupt, unwritable
-from ekko.storage.disk.durable import Batch, Bytes, Cells
+from ekko.storage.disk.durable import Batch, Bytes
 from ekko.storage.disk.folder_lock import FolderLock
-from ekko.storage.disk.packing import joined_keys, joined_values
+from ekko.storage.disk.packing import found_values, joined_keys, split_cells, write_cells
 from ekko.storage.disk.sst_builder import SstBuilder
 from ekko.storage.engine.cells import COMMITS, MANIFEST, VOIDS, end_of
 
@@ -50,7 +50,7 @@ _RUNS = 8
 """Flushes that are merged into the base at a time: each merge reads and writes all of it, so few and large ones leave
 the processor to the applies; rows are read from disk only at a start."""
 
-DATABASE, _INCOMING, _NOTED = "rocksdb", "incoming", "commits"
+DATABASE, _INCOMING = "rocksdb", "incoming"
 
 
 class RocksDurable:
@@ -72,6 +72,7 @@ class RocksDurable:
         except OSError as error:
             raise unwritable(path, error) from error
         self._builder = SstBuilder()
+        self._noted = CommitCount(path)
         try:
             self._remove_orphans()
             self._database = _opened(path)
@@ -99,7 +100,7 @@ class RocksDurable:
             ingestion.set_move_files(True)
             self._database.ingest_external_file([str(file) for file in folder.iterdir()], ingestion)
             self._commits = number
-            self._note_commits()
+            self._noted.write(number)
         except EkkoError:
             raise
         except Exception as error:  # rocksdict raises bare Exception for all that RocksDB reports
@@ -138,11 +139,15 @@ class RocksDurable:
         reads = ReadOptions()
         reads.set_iterate_upper_bound(end_of(prefix))
         reads.set_readahead_size(4 << 20)
-        cells, reached = self._database.items(from_key=prefix, read_opt=reads), prefix
-        while part := list(islice(cells, _CELLS_AT_ONCE)):
-            keys, values = zip(*part, strict=True)
-            reached = keys[-1] + b"\0"
-            yield self._columns(prefix, keys, values, width)
+        flat = chain.from_iterable(self._database.items(from_key=prefix, read_opt=reads))
+        reached = prefix
+        while data := b"".join(islice(flat, 2 * _CELLS_AT_ONCE)):
+            try:
+                keys, values = split_cells(prefix, data, width)
+            except ValueError as error:
+                raise corrupt(self._path, error) from error
+            reached = prefix + int(keys[-1]).to_bytes(8, "big") + b"\0"
+            yield keys, values
         self._check_end(reached, reads)
 
     def _check_end(self, reached: bytes, reads: ReadOptions) -> None:
@@ -160,21 +165,16 @@ class RocksDurable:
         """See `Durable.fetch`."""
         try:
             found: list[bytes | None] = self._database.get([*joined_keys(prefix, keys)]) or []
+            return found_values(found, width)
         except Exception as error:
             raise corrupt(self._path, error) from error
-        present = np.fromiter((value is not None for value in found), np.bool_, len(keys))
-        values = np.zeros((len(keys), width), dtype=np.uint8)
-        stored = [value for value in found if value is not None]
-        if stored:
-            values[present] = self._matrix(stored, width)
-        return values, present
 
     def checkpoint(self, folder: Path) -> None:
         """Make `folder` hold the last commit, data files linked, while none is under way; or raise StoreUnwritable."""
         try:
             folder.mkdir(parents=True)
             Checkpoint(self._database).create_checkpoint(str(folder / DATABASE))
-            shutil.copy2(self._path / _NOTED, folder / _NOTED)
+            self._noted.copy_to(folder)
         except Exception as error:
             raise unwritable(folder, error) from error
 
@@ -203,18 +203,11 @@ class RocksDurable:
         """Commits so far; RocksDB opens at an older one, and says nothing, when its own manifest has lost its end."""
         stored = self._value(COMMITS)
         commits = int.from_bytes(stored, "big") if stored else 0
-        noted = self._path / _NOTED
-        text = noted.read_text() if noted.exists() else ""
-        expected = int(text) if text.isdigit() else 0  # a power cut may have left it empty
+        expected = self._noted.read()
         if commits < expected:
             self._database.close()
             raise corrupt(self._path, f"{expected} commits were made, only {commits} of them are there")
         return commits
-
-    def _note_commits(self) -> None:
-        draft = self._path / f"{_NOTED}.new"
-        draft.write_text(str(self._commits))
-        draft.replace(self._path / _NOTED)
 
     def _value(self, key: bytes) -> bytes | None:
         try:
@@ -222,18 +215,6 @@ class RocksDurable:
         except Exception as error:
             raise corrupt(self._path, error) from error
         return value
-
-    def _columns(
-        self, prefix: bytes, keys: Sequence[bytes], values: Sequence[bytes], width: int
-    ) -> tuple[UInt64s, Bytes]:
-        numbers = self._matrix(keys, len(prefix) + 8)[:, len(prefix) :]
-        return np.ascontiguousarray(numbers).view(">u8").ravel().astype(np.uint64), self._matrix(values, width)
-
-    def _matrix(self, parts: Sequence[bytes], width: int) -> Bytes:
-        data = np.frombuffer(b"".join(parts), dtype=np.uint8)
-        if data.size != width * len(parts):
-            raise corrupt(self._path, f"a cell is not {width} bytes long")
-        return data.reshape(len(parts), width)
 
 
 def write_files(folder: Path, batch: Batch, number: int) -> None:
@@ -249,18 +230,18 @@ def write_files(folder: Path, batch: Batch, number: int) -> None:
             together.append(cells)
             continue
         writer = _writer(folder / f"{files}.sst")
-        _write_cells(writer, cells)
+        write_cells(writer, cells)
         writer.finish()
         files += 1
     writer = _writer(folder / f"{files}.sst")
     for cells in together:
         if cells.prefix < MANIFEST:
-            _write_cells(writer, cells)
+            write_cells(writer, cells)
     writer[MANIFEST] = batch.manifest
     writer[COMMITS] = number.to_bytes(8, "big")
     for cells in together:
         if cells.prefix > MANIFEST:
-            _write_cells(writer, cells)
+            write_cells(writer, cells)
     writer.finish()
 
 
@@ -268,22 +249,6 @@ def _writer(file: Path) -> SstFileWriter:
     writer = SstFileWriter(_options())
     writer.open(str(file))
     return writer
-
-
-def _write_cells(writer: SstFileWriter, cells: Cells) -> None:
-    order = np.argsort(cells.keys)
-    for start in range(0, len(order), _CELLS_AT_ONCE):
-        part = order[start : start + _CELLS_AT_ONCE]
-        keys = joined_keys(cells.prefix, cells.keys[part])
-        values = joined_values(cells, part)
-        present = cells.present[part]
-        edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(part)]
-        for first, last in pairwise(edges):
-            run = slice(first, last)
-            if present[first]:
-                deque(map(writer.__setitem__, keys[run], values[run]), maxlen=0)
-            else:
-                deque(map(writer.__delitem__, keys[run]), maxlen=0)
 
 
 def _opened(path: Path) -> Rdict:

@@ -71,6 +71,11 @@ class KeyIndex:
         """Bytes of memory in use."""
         return self.pages * _PAGE * 16
 
+    def reserve(self, keys: int) -> None:
+        """Make room for so many keys in an index that holds none: nothing is split while they come."""
+        target = int(keys / (_PAGE * _TARGET_LOAD)) + 1
+        self._header[_HEADER_PAGES] = min(max(self.pages, target), len(self._versions))
+
     def find(self, keys: UInt64s) -> Slots:
         """Slot of every key, -1 where absent; for the writer, who needs no version checks."""
         return self._probe(keys, self._home(keys, self.pages))

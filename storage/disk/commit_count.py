@@ -1,0 +1,28 @@
+"""How many commits a store has made, noted beside its database."""
+
+import shutil
+from pathlib import Path
+
+_NAME = "commits"
+
+
+class CommitCount:
+    """A file with one number, which tells whether the database has lost its latest commits."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / _NAME
+
+    def read(self) -> int:
+        """The number; 0 if there is none, for a power cut may have left the file empty."""
+        text = self._file.read_text() if self._file.exists() else ""
+        return int(text) if text.isdigit() else 0
+
+    def write(self, commits: int) -> None:
+        """Note a number, at once or not at all."""
+        draft = self._file.with_name(f"{_NAME}.new")
+        draft.write_text(str(commits))
+        draft.replace(self._file)
+
+    def copy_to(self, folder: Path) -> None:
+        """Note the same beside a copy of the database."""
+        shutil.copy2(self._file, folder / _NAME)
