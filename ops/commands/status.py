@@ -37,6 +37,7 @@ def status(
     from ekko.ops.settings import load
     from ekko.ops.status import facts, view
     from ekko.ops.status.judge import PARTS, judge
+    from ekko.ops.status.signals import SignalTail
     from ekko.schemas.errors import ConfigurationError
 
     if unknown := set(only or ()) - set(PARTS):
@@ -44,7 +45,8 @@ def status(
     logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log comes as a finding
     settings = load(config, bootstrap=bootstrap)
     now_us = int(time.time() * 1e6)  # before reading: on a busy machine what is read first must not look old by that
-    found = facts.read(central_cluster(settings), lambda region: region_cluster(settings, region))
+    central = central_cluster(settings)
+    found = facts.read(central, lambda region: region_cluster(settings, region), SignalTail(central))
     judged = [each for each in judge(found, now_us, settings.epoch_interval_s) if not only or each.part in only]
     if as_json:
         typer.echo(json.dumps({**view.as_data(found, now_us), "findings": [asdict(each) for each in judged]}))

@@ -39,8 +39,8 @@ def top(
     settings = load(config, bootstrap=bootstrap)
 
     def frame(earlier: Sample | None) -> tuple[Sample, Group]:
-        found = facts.read(central, lambda region: region_cluster(settings, region))
-        sample = read_sample(found, tail.read(model.model.name for model in found.models))
+        found = facts.read(central, lambda region: region_cluster(settings, region), tail)
+        sample = read_sample(found)
         return sample, live.render(found, sample, earlier, int(time.time() * 1e6))
 
     console = Console(width=160) if once else Console()

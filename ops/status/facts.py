@@ -1,15 +1,16 @@
 """What the log says about the processes right now; reading only, judging is done elsewhere."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import inf
 
+from ekko.ops.status.signals import Heard, SignalTail
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
-from ekko.schemas.errors import EkkoError, FormatError
+from ekko.schemas.errors import EkkoError, FormatError, TopicMissing
 from ekko.schemas.replicas import FanoutState, Member
 from ekko.schemas.signals import Shares
 from ekko.streams.catalogue import Catalogue
@@ -88,15 +89,21 @@ class RegionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything, as of one moment; `shares` by model."""
+    """Everything, as of one moment.
+
+    Attributes:
+        shares: by model.
+        heard: the latest signals of all models.
+    """
 
     models: tuple[ModelFacts, ...]
     regions: tuple[RegionFacts, ...]
     shares: Mapping[str, Shares]
+    heard: Sequence[Heard] = ()
 
 
-def read(central: Cluster, connect: Connect) -> Facts:
-    """Read it all.
+def read(central: Cluster, connect: Connect, tail: SignalTail | None = None) -> Facts:
+    """Read it all; signals where there is a ``tail`` of them.
 
     Raises:
         ConnectionFailed: the central cluster does not answer (a region that does not is told as a fact).
@@ -110,7 +117,15 @@ def read(central: Cluster, connect: Connect) -> Facts:
             tuple(_model(central, catalogue, model) for model in models),
             tuple(_region(connect, catalogue, region, models) for region in regions),
             {share.model: share for share in _messages(catalogue, read_all(central, topics.SHARES), Shares)},
+            _heard(tail, [model.name for model in models]) if tail is not None else (),
         )
+
+
+def _heard(tail: SignalTail, models: list[str]) -> list[Heard]:
+    try:
+        return tail.read(models)
+    except TopicMissing:  # which one, is for `ekko doctor` to tell
+        return []
 
 
 def _model(central: Cluster, catalogue: Catalogue, model: ModelDeclaration) -> ModelFacts:

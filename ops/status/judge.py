@@ -6,6 +6,7 @@ from statistics import median
 
 from ekko.ops.findings import Finding, ok, problem, warning
 from ekko.ops.status.facts import Facts, LaneFacts, ModelFacts, RegionFacts
+from ekko.ops.status.signals import last_verdict_us
 from ekko.schemas.epochs import Verdict
 from ekko.schemas.replicas import Member
 from ekko.streams.manager.progress import region_progress, replica_state
@@ -115,18 +116,18 @@ def _states(model: ModelFacts) -> Iterator[Finding]:
 
 
 def _rollback(name: str) -> str:
-    return f"`ekko states {name}` lists those to go back to, `ekko rollback {name}` goes back"
+    return f"if the model is bad: `ekko states {name}` lists those to go back to, `ekko rollback {name}` goes back"
 
 
 def _monitor(model: ModelFacts, facts: Facts, now_us: int) -> Iterator[Finding]:
-    share = facts.shares.get(model.model.name)
-    if share is not None and age_s(share.written_us, now_us) > MONITOR_SILENT_S:
-        age = age_s(share.written_us, now_us)
-        yield warning(
-            "monitor",
-            f"model {model.model.name}: the monitor has said nothing for {age:.0f} s",
-            "start `ekko monitor`; until then fan-outs score by old shares, and nothing judges health",
-        )
+    name = model.model.name
+    share, verdict_us = facts.shares.get(name), last_verdict_us(facts.heard, name)
+    heard_us = max(verdict_us, share.written_us if share is not None else 0)
+    fix = "start `ekko monitor`; until then fan-outs score by old shares, and nothing judges health"
+    if not heard_us:
+        yield warning("monitor", f"model {name}: no monitor has been heard", fix)
+    elif (age := age_s(heard_us, now_us)) > MONITOR_SILENT_S:
+        yield problem("monitor", f"model {name}: the monitor has said nothing for {age:.0f} s", fix)
 
 
 def _instances(region: RegionFacts, now_us: int) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """What is measured at one moment: replicas are asked over HTTP, fan-outs and serving are heard in the signals."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from ekko.ops.status.facts import Facts
-from ekko.ops.status.signals import Heard, Pending, Quality, QualityKey, pending, quality
+from ekko.ops.status.signals import Pending, Quality, QualityKey, pending, quality
 from ekko.schemas.blocks import Lane
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
@@ -63,8 +63,8 @@ class Sample:
     silent: tuple[str, ...] = ()
 
 
-def read_sample(facts: Facts, heard: Sequence[Heard]) -> Sample:
-    """Ask every replica that announces itself, and make figures of what was ``heard`` of signals."""
+def read_sample(facts: Facts) -> Sample:
+    """Ask every replica that announces itself, and make figures of the signals that were heard."""
     lanes: dict[LaneKey, LaneFigures] = {}
     silent: list[str] = []
     declared = {model.model.name for model in facts.models}
@@ -74,7 +74,7 @@ def read_sample(facts: Facts, heard: Sequence[Heard]) -> Sample:
             lanes |= ask_replica(member.region, member.replica, member.address, models)
         except (OSError, HTTPException, EkkoError):
             silent.append(member.address)
-    return Sample(time.monotonic(), lanes, quality(heard), pending(heard), tuple(silent))
+    return Sample(time.monotonic(), lanes, quality(facts.heard), pending(facts.heard), tuple(silent))
 
 
 def ask_replica(region: str, replica: str, address: str, models: Iterable[str]) -> dict[LaneKey, LaneFigures]:

@@ -1,7 +1,7 @@
 """What the models' signals have said lately: quality of live rows beside the baseline's, and what waits at fan-outs."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,12 +11,15 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.signals import PENDING_BYTES, Signal
 from ekko.streams.health.buckets import Total
+from ekko.streams.health.proposals import METRIC as VERDICT
 from ekko.streams.log import Cluster, Partition, read_range
 
 WINDOW_S = 30.0
 """Quality is that of so many seconds before the newest signal of the model, by the broker's clock."""
 LATEST_S = 10.0
 """Fan-outs tell what waits every second; one that was not heard for so long is gone, and others have its rows."""
+KEPT_S = 120.0
+"""Signals are kept for so long."""
 FIRST_OFFSETS = 10_000
 """Offsets at the end of a model's signals that are read at first."""
 
@@ -56,7 +59,7 @@ class Pending:
 
 
 class SignalTail:
-    """What every model's signals said within WINDOW_S; `read` goes on where it was."""
+    """What every model's signals said within KEPT_S; `read` goes on where it was."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -65,7 +68,7 @@ class SignalTail:
         self._heard: dict[str, deque[Heard]] = {}
 
     def read(self, models: Iterable[str]) -> list[Heard]:
-        """What was heard of these models within WINDOW_S, oldest first within a model.
+        """What was heard of these models within KEPT_S, oldest first within a model.
 
         Raises:
             TopicMissing: a model has no signals topic.
@@ -87,15 +90,20 @@ class SignalTail:
         self._next = starts
         self._heard = {model: self._heard.get(model, deque()) for model in partitions.values()}
         for heard in self._heard.values():
-            while heard and heard[0].at_ms < heard[-1].at_ms - WINDOW_S * 1e3:
+            while heard and heard[0].at_ms < heard[-1].at_ms - KEPT_S * 1e3:
                 heard.popleft()
         return [each for heard in self._heard.values() for each in heard]
 
 
-def quality(heard: Iterable[Heard]) -> dict[QualityKey, Quality]:
-    """What serving processes and trainers have measured, by model, region and metric."""
+def quality(heard: Sequence[Heard]) -> dict[QualityKey, Quality]:
+    """What serving processes and trainers have measured within WINDOW_S, by model, region and metric."""
+    newest_ms: dict[str, int] = {}
+    for at_ms, signal in heard:
+        newest_ms[signal.model] = max(newest_ms.get(signal.model, 0), at_ms)
     totals: dict[tuple[QualityKey, str], Total] = defaultdict(Total)
-    for _, signal in heard:
+    for at_ms, signal in heard:
+        if at_ms < newest_ms[signal.model] - WINDOW_S * 1e3:
+            continue
         if signal.metric != "requests" and not signal.source.startswith(_PROCESSES):
             key = QualityKey(signal.model, signal.region, signal.metric)
             totals[key, signal.cohort] += Total(signal.value, signal.count)
@@ -117,3 +125,9 @@ def pending(heard: Iterable[Heard]) -> dict[tuple[str, str], Pending]:
             known = found.get((region, model), Pending())
             found[region, model] = Pending(known.rows + signal.count, known.nbytes + int(signal.value))
     return found
+
+
+def last_verdict_us(heard: Iterable[Heard], model: str) -> int:
+    """When the monitor last judged a model, microseconds since 1970 by the broker's clock; 0 if that was not heard."""
+    told = [at_ms for at_ms, signal in heard if signal.model == model and signal.metric == VERDICT]
+    return max(told, default=0) * 1_000

@@ -7,11 +7,14 @@ import pytest
 from ekko.ops.findings import Level, exit_code
 from ekko.ops.status.facts import Facts, Instance, LaneFacts, ModelFacts, RegionFacts
 from ekko.ops.status.judge import judge, usual_interval_s
+from ekko.ops.status.signals import Heard
 from ekko.ops.status.view import as_data, as_text
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier, ModelState, Settled, Verdict
 from ekko.schemas.replicas import FanoutState, Member, ReplicaState, ShardPosition
 from ekko.schemas.signals import Shares
+from ekko.streams.health.proposals import to_signal
+from ekko.streams.health.verdict import Judgement
 from ekko.streams.log import Bounds
 
 NOW_US = 1_800_000_000_000_000
@@ -40,6 +43,18 @@ LANES = LaneFacts(
 CENTRE = ModelFacts(MODEL, BARRIER, STATES, {shard: Bounds(0, 43) for shard in SHARDS})
 EAST = RegionFacts(REGION, "", (MEMBER,), {"one": Instance(NOW_US - SECOND)}, {"ctr": LANES})
 WELL = Facts((CENTRE,), (EAST,), {"ctr": Shares("ctr", 0, 1.0, 0.1, NOW_US - SECOND)})
+
+
+def test_a_monitor_that_judges_is_alive_though_an_idle_model_gives_it_nothing_to_share() -> None:
+    idle = replace(WELL, shares={"ctr": Shares("ctr", 0, 1.0, 0.1, NOW_US - 300 * SECOND)})
+
+    def told(age_s: int) -> list[str]:
+        verdict = to_signal("ctr", Judgement(Verdict.HEALTHY, 0.0, ""))
+        facts = replace(idle, heard=[Heard((NOW_US - age_s * SECOND) // 1000, verdict)])
+        return [finding.text for finding in judge(facts, NOW_US, 5.0) if finding.part == "monitor"]
+
+    assert told(age_s=11) == []
+    assert told(age_s=70) == ["model ctr: the monitor has said nothing for 70 s"]
 
 
 def test_no_barrier_for_a_quarter_of_the_shortest_retention_is_an_alarm_of_its_own() -> None:
@@ -120,8 +135,9 @@ HALF = replace(VECTOR, shards={0: ShardPosition(complete=4)})
         (with_region(members=()), "problem", "stores", "shard(s) 0,1 are held by no replica"),
         (
             replace(WELL, shares={"ctr": Shares("ctr", 0, 1.0, 0.1, NOW_US - 300 * SECOND)}),
-            "warning", "monitor", "has said nothing for 300 s",
+            "problem", "monitor", "has said nothing for 300 s",
         ),
+        (replace(WELL, shares={}), "warning", "monitor", "no monitor has been heard"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

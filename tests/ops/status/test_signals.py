@@ -4,6 +4,7 @@ import pytest
 
 from ekko.ops.status.signals import (
     FIRST_OFFSETS,
+    KEPT_S,
     LATEST_S,
     WINDOW_S,
     Heard,
@@ -50,6 +51,14 @@ def test_requests_and_what_the_pipeline_measures_is_no_quality():
     assert quality([served("requests", 9.0, 9), waits(1.0, "a", 5, 400.0), Heard(1, store)]) == {}
 
 
+def test_quality_is_that_of_the_last_while():
+    def at(at_s: float, value: float) -> Heard:
+        return Heard(int(at_s * 1e3), served("auc", value, 1).signal)
+
+    heard = [at(100.0, 0.1), at(100.0 + WINDOW_S, 0.7), at(100.5 + WINDOW_S, 0.9)]
+    assert quality(heard)[QualityKey("m", "east", "auc")].live == Total(1.6, 2)
+
+
 def test_what_waits_is_the_last_word_of_every_instance():
     heard = [
         waits(1.0, "a", 900, 9e4),
@@ -73,7 +82,7 @@ def test_the_tail_goes_on_where_it_was_and_forgets_what_is_old():
         log.write(100.0 + number, topics.signals("m"), encode(Signal("m", "east", "serving/x", "auc", number, 1, 1)))
     log.write(102.5, topics.signals("m"), b"no signal at all")
     assert [(each.at_ms, each.signal.value) for each in tail.read(["m"])] == [(100_000, 0), (101_000, 1), (102_000, 2)]
-    log.write(101.5 + WINDOW_S, topics.signals("m"), encode(Signal("m", "east", "serving/x", "auc", 3.0, 1, 1)))
+    log.write(101.5 + KEPT_S, topics.signals("m"), encode(Signal("m", "east", "serving/x", "auc", 3.0, 1, 1)))
     assert [each.signal.value for each in tail.read(["m"])] == [2, 3]
     assert tail.read([]) == []
 
