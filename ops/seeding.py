@@ -1,5 +1,6 @@
 """One model's part of `ekko region add`: seeds in the new region's lanes, and snapshots for its replicas."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,14 @@ from ekko.ops.copying import shown
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import ModelState, Settled
-from ekko.schemas.errors import CommitUncertain, Fenced, GapError, StateUnavailable, TransactionAborted
+from ekko.schemas.errors import (
+    CommitUncertain,
+    ConnectionFailed,
+    Fenced,
+    GapError,
+    StateUnavailable,
+    TransactionAborted,
+)
 from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.storage.disk.data_folder import folder_name
 from ekko.storage.disk.sealed import Sealed, copy_in, fresh_partial, read_sealed, seal
@@ -25,7 +33,8 @@ from ekko.streams.manager.history import read_states
 
 Tell = Callable[[str], None]
 _ATTEMPTS = 5
-_PAUSE_S = 0.5
+_PAUSE_S = 0.1
+_VISIBLE_S = 10.0
 
 
 class _Place(NamedTuple):
@@ -41,14 +50,28 @@ _Act = Callable[[ShardSeeding, TransactionalWriter | None], ShardPosition]
 
 
 def _copied(seeding: ShardSeeding, writer: TransactionalWriter | None) -> ShardPosition:
-    return seeding.copy(writer)
+    position = seeding.copy(writer)
+    _wait(lambda: seeding.is_visible(position), "the copies")  # a store that saw less would think its log was cut
+    return position
 
 
 def _opened(seeding: ShardSeeding, writer: TransactionalWriter | None) -> ShardPosition:
     position = seeding.copy(writer)
     if writer is not None:
         seeding.open(writer)
+        _wait(seeding.is_open, "the fan-out state")
     return position
+
+
+def _wait(seen: Callable[[], bool], what: str) -> None:
+    """Until what is committed is seen by readers."""
+    deadline = time.monotonic() + _VISIBLE_S
+    while not seen():
+        if time.monotonic() > deadline:
+            raise ConnectionFailed(
+                f"{what} of the seed cannot be read {_VISIBLE_S:g} s after the commit", hint="run the command again"
+            )
+        time.sleep(_PAUSE_S)
 
 
 class ModelSeeding:

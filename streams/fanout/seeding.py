@@ -22,7 +22,7 @@ from ekko.schemas.replicas import FanoutState, LanePosition, ShardPosition
 from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.fanout.donor_lanes import DonorLanes
 from ekko.streams.fanout.ranges import Range, read_ranges
-from ekko.streams.log import Cluster, Output, Partition, Record, TransactionalWriter
+from ekko.streams.log import Cluster, Output, Partition, Record, TransactionalWriter, read_range
 
 SEED_SEQ = 1
 """The seq of the seed itself, in both lanes."""
@@ -107,7 +107,14 @@ class ShardSeeding:
     def is_open(self) -> bool:
         """Whether the seed is whole: a fan-out has begun, or may begin."""
         partition = Partition(topics.fanout(self._model.name, self._region.name), self._seed.shard)
-        return self._regional.bounds([partition])[partition].end > 0
+        low = self._regional.bounds([partition])[partition].low
+        # Records, not offsets: an attempt whose transaction was aborted leaves offsets and no record.
+        return bool(read_range(self._regional, {partition: low}))
+
+    def is_visible(self, position: ShardPosition) -> bool:
+        """Whether readers see the copies: a commit's answer may come before its markers stand in every partition."""
+        places = {self._lane(Lane.EXPRESS): position.express.offset, self._lane(Lane.BULK): position.bulk.offset}
+        return all(bounds.end >= places[at] for at, bounds in self._regional.bounds(places).items())
 
     def _copy_lane(self, lane: Lane, writer: TransactionalWriter | None) -> None:
         present = self._present(lane)
