@@ -3,7 +3,7 @@
 from ekko.ops.operating import Decision, Request, Tell, perform
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
-from ekko.schemas.declarations import IMPORT_PREFIX, check_trainer
+from ekko.schemas.declarations import EXPIRY_PREFIX, IMPORT_PREFIX, check_trainer
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import ConfigurationError
 from ekko.streams.operations.retract import Retraction
@@ -16,6 +16,8 @@ def run(settings: Settings, request: Request, trainer: str, *, first: int, last:
         ConfigurationError: not a range of closed epochs, or neither a trainer's name nor an import's identity.
         GapError: retention has passed state `first`; nothing was written.
     """
+    if trainer.startswith(EXPIRY_PREFIX):
+        raise ConfigurationError(f"{trainer} is an expiry, no trainer", hint="only a rollback takes an expiry back")
     check_trainer(trainer.removeprefix(IMPORT_PREFIX))  # an import is taken back as a trainer's deltas are
 
     def decide(barrier: Barrier) -> Decision:

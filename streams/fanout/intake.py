@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ekko.schemas.blocks import Purpose
 from ekko.schemas.epochs import Barrier, EpochRange, Settled, is_void
 from ekko.schemas.errors import GapError
 from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refused, Undecided
@@ -186,7 +187,8 @@ def _updates(admitted: Admitted) -> RowUpdates:
     count = len(block.keys)
     step = 2.0**-admitted.table.fraction_bits
     created = np.zeros(count, np.bool_) if block.created is None else block.created
-    return RowUpdates(block.keys, block.deltas, created, np.full(count, block.published_us), block.catalogue, step)
+    published_us, learnt = np.full(count, block.published_us), block.purpose is Purpose.TRAIN
+    return RowUpdates(block.keys, block.deltas, created, published_us, block.catalogue, step, learnt)
 
 
 def _place(record: Record) -> str:

@@ -28,6 +28,7 @@ class RowUpdates:
         published_us: int64[N], entry into `publish` of the oldest delta summed in each row, microseconds since 1970.
         catalogue: catalogue offset (end) that a reader must have reached to know the table.
         step: value of the integer 1 in parameter units, 2**-fraction_bits.
+        learnt: a trainer's; what an operation publishes is no gradient, and not urgent.
     """
 
     keys: UInt64s = field(repr=False)
@@ -36,6 +37,7 @@ class RowUpdates:
     published_us: Int64s = field(repr=False)
     catalogue: int = 0
     step: float = 1.0
+    learnt: bool = True
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -149,10 +149,12 @@ class ShardFanout:
         bulk: list[Draft] = []
         for (group, name), parts in arrivals.items():
             table = self.intake.tables[name]
-            if table.send_every_s:
-                self._wait(group, name, combine(parts))
+            learnt = [part for part in parts if part.learnt and not table.send_every_s]
+            if len(learnt) < len(parts):
+                self._wait(group, name, combine([part for part in parts if not part.learnt or table.send_every_s]))
+            if not learnt:
                 continue
-            arrived = concatenate(parts)
+            arrived = concatenate(learnt)
             updates, urgent = merge(arrived, sorter.urgent(self._model, table, arrived, now_s))
             updates, grown = self.pending.take_with(group, name, updates)
             # Lifted sooner, a hot key would go again and again with little.

@@ -69,7 +69,7 @@ class StoreMachine(RuleBasedStateMachine):
             keys, deltas = [key for key, _ in batch], [delta for _, delta in batch]
             rows = np.array(deltas, np.int64).astype(np.int32)
             self.store.apply(table.name, self.epoch, effective, np.array(keys, np.uint64), rows)
-            self.truth.apply(table.name, effective, keys, deltas)
+            self.truth.apply(table.name, effective, keys, deltas, self.epoch)
 
     @rule(epochs=st.integers(1, 4), data=st.data())
     def train(self, epochs: int, data: st.DataObject) -> None:
@@ -79,11 +79,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.epoch += 1
 
     @rule(table=st.sampled_from(MODEL.tables), effective=st.integers(0, 30))
-    def expire(self, table: TableDeclaration, effective: int) -> None:
+    def take_all_back(self, table: TableDeclaration, effective: int) -> None:
         """Exact negatives: afterwards the table is empty."""
         rows = self.truth.rows(table.name)
         effective = min(effective, self.epoch)
-        if not rows or any(effective in void for void in self.truth.voids):
+        if not rows or self.truth.is_void(effective):
             return
         negatives = [tuple(signed(-value) for value in row) for row in rows.values()]
         self.store.apply(
@@ -93,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
             np.array(list(rows), np.uint64),
             np.array(negatives, np.int64).astype(np.int32),
         )
-        self.truth.apply(table.name, effective, rows, negatives)
+        self.truth.apply(table.name, effective, rows, negatives, self.epoch)
         assert self.store.row_count(table.name) == 0
 
     @rule()
@@ -228,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
                     with pytest.raises(StateUnavailable):
                         self.store.lookup(table.name, np.array([1], np.uint64), as_of)
                     continue
-                keys, rows = _joined(self.store, table, as_of)
+                keys, rows = joined(self.store, table, as_of)
                 assert dict(zip(keys, rows, strict=True)) == self.truth.rows(table.name, as_of), (table.name, as_of)
 
     @invariant()
@@ -263,18 +263,20 @@ class RocksMachine(StoreMachine):
         self.folder.cleanup()
 
 
-def _joined(store: Store, table: TableDeclaration, as_of: int | None) -> tuple[list[int], list[tuple[int, ...]]]:
+def joined(
+    store: Store, table: TableDeclaration, as_of: int | None, idle_since: int | None = None
+) -> tuple[list[int], list[tuple[int, ...]]]:
     keys: list[int] = []
     rows: list[tuple[int, ...]] = []
-    for some_keys, some_rows in store.items(table.name, as_of):
+    for some_keys, some_rows in store.items(table.name, as_of, idle_since=idle_since):
         keys += some_keys.tolist()
         rows += [tuple(row) for row in some_rows.tolist()]
     return keys, rows
 
 
-_QUICK = settings(max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
-StoreMachine.TestCase.settings = _QUICK
-RocksMachine.TestCase.settings = settings(_QUICK, max_examples=8)
+QUICK = settings(max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+StoreMachine.TestCase.settings = QUICK
+RocksMachine.TestCase.settings = settings(QUICK, max_examples=8)
 TestStore = StoreMachine.TestCase
 TestRocksStore = RocksMachine.TestCase
 TestStore.pytestmark = TestRocksStore.pytestmark = pytest.mark.timeout(600)  # some seconds on a machine at rest

@@ -15,15 +15,24 @@ class TruthStore:
     def __init__(self) -> None:
         self.contributions: list[Contribution] = []
         self.voids: set[EpochRange] = set()
+        self.arrivals: dict[tuple[str, int], int] = {}
 
     def copy(self) -> "TruthStore":
         other = TruthStore()
         other.contributions, other.voids = list(self.contributions), set(self.voids)
+        other.arrivals = dict(self.arrivals)
         return other
 
-    def apply(self, table: str, effective: int, keys: Iterable[int], deltas: Iterable[tuple[int, ...]]) -> None:
-        if not any(effective in void for void in self.voids):
-            self.contributions += [(table, effective, key, delta) for key, delta in zip(keys, deltas, strict=True)]
+    def apply(
+        self, table: str, effective: int, keys: Iterable[int], deltas: Iterable[tuple[int, ...]], arrival: int
+    ) -> None:
+        if not self.is_void(effective):
+            added = [(table, effective, key, delta) for key, delta in zip(keys, deltas, strict=True)]
+            self.contributions += added
+            self.arrivals |= {(table, key): max(arrival, self.arrivals.get((table, key), 0)) for _, _, key, _ in added}
+
+    def is_void(self, epoch: int) -> bool:
+        return any(epoch in void for void in self.voids)
 
     def undo(self, void: EpochRange) -> None:
         self.voids.add(void)
