@@ -8,6 +8,8 @@ from pathlib import Path
 from ekko.schemas.errors import ConfigurationError
 
 NAMES = ("user", "item", "time", "label")
+LISTED, LONGEST = 30, 40
+"""Of the columns that a file has, so many are named when one is missing, and of each so many letters."""
 EXAMPLE = "--data ratings.csv --columns 'user=userId,item=movieId,time=timestamp,label=rating>=4'"
 
 
@@ -59,7 +61,8 @@ class Columns:
         for name, column in self.named.items():
             if column not in names:
                 raise ConfigurationError(
-                    f"{path} has no column {column!r} for {name}; it has {', '.join(names) or 'none'}", hint=EXAMPLE
+                    f"{path} has no column {column!r} for {name}; it has {_listed(names)}",
+                    hint=EXAMPLE if _is_text(names) else "it is no text: unpack it, or write it as UTF-8, first",
                 )
         return {name: names.index(column) for name, column in self.named.items()}
 
@@ -72,3 +75,14 @@ class Columns:
         if self.liked is not None:
             return float(value >= self.liked) if isfinite(value) else None
         return value if value in (0.0, 1.0) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message: whatever stands in a file, it neither fills nor confuses a terminal."""
+    shown = ["".join(sign if sign.isprintable() else "?" for sign in name)[:LONGEST] for name in names[:LISTED]]
+    more = [f"and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    return ", ".join([*shown, *more]) or "none: it is empty, or begins with an empty line"
+
+
+def _is_text(names: Sequence[str]) -> bool:
+    return all(name.isprintable() and "\N{REPLACEMENT CHARACTER}" not in name for name in names)

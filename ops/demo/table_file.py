@@ -1,9 +1,10 @@
 """Interactions from any file of delimited text: CSV, TSV, MovieLens' own formats. Dirty records are left out, counted.
 
 Understood are a header line or none, quoted fields with delimiters or line breaks in them, ids of any text, times as
-seconds since 1970 or ISO 8601 (without a zone: UTC), and records in any order.
+seconds since 1970 or ISO 8601 (without a zone: UTC), and records in any order. Text is UTF-8, or UTF-16 with its mark.
 """
 
+import codecs
 import csv
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ekko.ops.demo.columns import Columns
+from ekko.ops.demo.columns import EXAMPLE, Columns
 from ekko.ops.demo.features import encode_features
 from ekko.ops.demo.interactions import Interactions, join_features
 from ekko.schemas.errors import ConfigurationError
@@ -47,7 +48,7 @@ def read_table(path: Path, columns: Columns) -> Interactions:
     """
     dropped: Counter[str] = Counter()
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open(encoding=_encoding(path), errors="replace", newline="") as file:
             records = list(_records(path, file, columns, dropped))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}", hint="name a file with --data") from error
@@ -64,7 +65,10 @@ def _records(path: Path, lines: Iterator[str], columns: Columns, dropped: Counte
     first = next(lines, "")
     delimiter = _delimiter(first)
     rows = csv.reader(_again(first, lines, delimiter), delimiter=_UNIT if delimiter == "::" else delimiter)
-    header = next(rows, [])
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise ConfigurationError(f"{path}: the first line is none of a table: {error}", hint=EXAMPLE) from error
     places = columns.places(header, path)
     if columns.numbered:
         record = _record(header, places, columns, dropped)
@@ -74,6 +78,12 @@ def _records(path: Path, lines: Iterator[str], columns: Columns, dropped: Counte
         record = _record(row, places, columns, dropped)
         if record is not None:
             yield record
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def _delimiter(first: str) -> str:

@@ -1,5 +1,6 @@
 """Files as they really are: every record that can be used is, and every other one is counted by its reason."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,36 @@ def test_without_a_usable_record_it_says_so(write, text: str):
 def test_a_column_that_is_not_there_is_named_with_those_that_are(write):
     with pytest.raises(ConfigurationError, match="no column 'movieId' for item; it has userId, film"):
         read_table(write("userId,film,rating,timestamp\n"), RATINGS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(b"userId,movieId,rating,timestamp\n" * 1_000),
+        "userId,movieId,rating,timestamp\n".encode("utf-16-le"),
+        np.random.default_rng(1).bytes(100_000),
+        b"PK\x03\x04" + b"\x00" * 300_000,
+    ],
+    ids=["gzip", "UTF-16 without its mark", "noise", "zip"],
+)
+def test_what_is_no_text_is_said_to_be_none_in_a_short_printable_message(write, content: bytes):
+    with pytest.raises(ConfigurationError) as refused:
+        read_table(write(content), RATINGS)
+    assert refused.value.message.isprintable()
+    assert len(refused.value.message) < 2_000
+    assert "no text" in refused.value.hint or "none of a table" in refused.value.message
+
+
+def test_a_wide_file_does_not_fill_the_terminal(write):
+    with pytest.raises(ConfigurationError, match=r"column28, column29, and 970 more$"):
+        read_table(write(",".join(f"column{number}" for number in range(1_000)) + "\n"), RATINGS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_text_with_a_mark_of_its_encoding_is_read(write, encoding: str):
+    read = read_table(write("userId,movieId,rating,timestamp\nö,Ω,5,1\n".encode(encoding)), RATINGS)
+    assert read.keys[0, 1:].tolist() == [key("user", "ö"), key("item", "Ω")]
+    assert read.dropped == {}
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
