@@ -6,6 +6,7 @@ manager finds itself fenced when its next barrier is due, finds the command's au
 
 import getpass
 import socket
+from dataclasses import replace
 
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
@@ -14,7 +15,7 @@ from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
 from ekko.streams.manager.barriers import Amendment
-from ekko.streams.manager.history import History
+from ekko.streams.manager.history import History, read_audit
 from ekko.streams.manager.tenure import Tenure
 
 _ATTEMPTS = 5
@@ -31,7 +32,7 @@ def intervene(
 ) -> ModelState:
     """Write a barrier with `amend`, its state and its audit entry; exactly once, whatever happens to the commit.
 
-    The barrier is known by `entry.at_us`, its time of writing, when it is looked for after a commit of unknown fate.
+    After a commit of unknown fate the barrier is looked for by its audit entry, which is written with it.
 
     Args:
         known: the model's history as read shortly before, which saves reading it again.
@@ -46,7 +47,7 @@ def intervene(
         if tenure is None:
             continue
         try:
-            done = _written(tenure, entry.at_us) if attempt else None
+            done = _written(cluster, catalogue, tenure, entry) if attempt else None
             if done is not None:
                 return done
             catalogue.refresh()
@@ -72,5 +73,9 @@ def _take(
         return None
 
 
-def _written(tenure: Tenure, written_us: int) -> ModelState | None:
-    return next((state for state in tenure.states.values() if state.written_us == written_us), None)
+def _written(cluster: Cluster, catalogue: Catalogue, tenure: Tenure, entry: AuditEntry) -> ModelState | None:
+    for other in read_audit(cluster, catalogue.codec, tenure.model):
+        details = {name: value for name, value in other.details.items() if name in entry.details}
+        if replace(other, details=details) == entry:
+            return tenure.states[int(other.details["epoch"])]
+    return None

@@ -122,13 +122,14 @@ class Operator:
     def _find(self, operation: Operation, barrier: Barrier) -> list[DeltaBlock]:
         collector = operation.collector()
         read_accepted(self._cluster, self._catalogue, self._model, operation.start, collector.take)
+        model = self._catalogue.model(self._model.name)  # it may have gained a table that accepted blocks name
         provenance = Provenance(
             operation.purpose, operation.identity, barrier.generation, self._catalogue.end, operation.entry.at_us
         )
         settings = self._cluster.topic_settings(topics.deltas(self._model.name))
         limit = min(int(settings["max.message.bytes"]) - BATCH_OVERHEAD, MAX_BLOCK_BYTES)
-        limits = BlockLimits(self._model.max_rows_a_block, limit)
-        return list(blocks(self._model, collector.parts(barrier.voids), provenance, limits))
+        limits = BlockLimits(model.max_rows_a_block, limit)
+        return list(blocks(model, collector.parts(barrier.voids), provenance, limits))
 
     def _write(
         self, writer: TransactionalWriter, operation: Operation, found: list[DeltaBlock], outcome: Outcome

@@ -22,6 +22,9 @@ from tests.simulation.faults import Doom, SeededFaults, Weather
 from tests.simulation.scenario import Scenario
 
 CENTRAL = "central"
+FOUNDED = "south"
+"""The region that some scenarios found in mid-life."""
+
 _BROKEN = (GapError, BadInput, FormatTooNew, ConfigurationError, StoreCorrupt, StateUnavailable, MemoryExhausted)
 
 
@@ -41,7 +44,7 @@ class Environment:
         self.weather = Weather()
         central = MemoryBroker(self.clock, self._decide)
         self.brokers = {CENTRAL: central}
-        for region in scenario.regions:
+        for region in (*scenario.regions, FOUNDED) if scenario.founds else scenario.regions:
             self.brokers[region] = MemoryBroker(self.clock, self._decide) if scenario.own_brokers else central
 
     def _decide(self) -> bool:

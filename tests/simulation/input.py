@@ -10,11 +10,13 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.epochs import Barrier
+from ekko.schemas.epochs import Barrier, Verdict
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.signals import Signal
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.health.proposals import to_signal
+from ekko.streams.health.verdict import Judgement
 from ekko.streams.log import Output, Partition
 from ekko.streams.manager.barriers import Amendment, allowing, beginning, denying, rolling_back, withdrawing
 from ekko.streams.manager.tenure import Tenure
@@ -92,12 +94,20 @@ class Input:
         if epoch:
             self._amend(rolling_back(self._environment.rng.randint(max(0, epoch - 3), epoch)), "rollback")
 
+    def condemn(self) -> None:
+        """The monitor finds the model corrupt: what is done about it is the manager's business."""
+        judgement = Judgement(Verdict.CORRUPT, self._environment.clock() - 0.1, "planted")
+        name = self.model.name
+        self._environment.log("the monitor says corrupt")
+        self._writer.send(Output(Partition(topics.signals(name), 0), encode(to_signal(name, judgement))))
+        self._writer.flush(1.0)
+
     def withdraw(self) -> None:
         """Give up some earlier states."""
         epoch = self._last().epoch
         if epoch > 1:
-            chosen = [self._environment.rng.randint(1, epoch - 1) for _ in range(2)]
-            self._amend(withdrawing(chosen), "withdrawal")
+            chosen = {self._environment.rng.randint(1, epoch - 1) for _ in range(2)}
+            self._amend(withdrawing(chosen - {self._last().pinned}), "withdrawal")
 
     def deny_or_allow(self) -> None:
         """Put a trainer on the deny list, or take it off."""

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from ekko.schemas.blocks import Lane
 from ekko.schemas.epochs import EpochRange
 from ekko.storage.engine.table import Table
 from ekko.storage.store import Store
-from ekko.streams.applier import Applier
+from ekko.streams.applier.instructions import Instructions
 from ekko.streams.applier.readers import LaneReaders
 from ekko.streams.fanout.admission import Admission
+from ekko.streams.fanout.seeding import ShardSeeding
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.memory.broker import MemoryBroker, Outcome, PartitionLog
 from ekko.streams.publisher.queue import QueueSender
@@ -109,13 +111,24 @@ def aborted_records_are_read() -> Any:
 
 def voids_are_not_learnt() -> Any:
     """An applier forgets the voids that a barrier carries."""
-    return _instead(Applier, "_learn", lambda *_: None)
+    return _instead(Instructions, "learn", lambda *_: None)
 
 
 def unknown_deliveries_are_counted() -> Any:
     """A publisher takes a delivery of unknown fate for acknowledged."""
     original: Callable[..., None] = QueueSender._delivered
     return _instead(QueueSender, "_delivered", lambda self, *rest: original(self, *rest[:-1], None))
+
+
+def seeds_leave_out_bulk() -> Any:
+    """A founded region's lanes do not tell what its seed holds of the donor's bulk."""
+    original = ShardSeeding._copy_lane
+
+    def copy_lane(self: ShardSeeding, lane: Lane, writer: Any) -> None:
+        if lane is Lane.EXPRESS:
+            original(self, lane, writer)
+
+    return _instead(ShardSeeding, "_copy_lane", copy_lane)
 
 
 MUTATIONS: tuple[Callable[[], Any], ...] = (
@@ -130,4 +143,5 @@ MUTATIONS: tuple[Callable[[], Any], ...] = (
     aborted_records_are_read,
     voids_are_not_learnt,
     unknown_deliveries_are_counted,
+    seeds_leave_out_bulk,
 )

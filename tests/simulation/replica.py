@@ -1,5 +1,6 @@
 """A replica: the product's applier and store engine on a disk in memory that outlives it."""
 
+from copy import deepcopy
 from pathlib import Path
 
 from ekko.schemas.errors import NotReady
@@ -22,6 +23,7 @@ class Replica(Machine):
         super().__init__(f"replica {region}-{number}", environment)
         self.region, self.shards = region, shards
         self.disk = Disk()
+        self.snapshot: Disk | None = None
         self._applier: Applier | None = None
         self._store: Store | None = None
 
@@ -38,9 +40,28 @@ class Replica(Machine):
         return self._applier.state
 
     @property
-    def durable(self) -> ReplicaState | None:
-        """The version vector on disk."""
-        return None if self.disk.manifest is None else decode_manifest(self.disk.manifest).state
+    def served(self) -> int | None:
+        """The state that its readers get, None for live rows, while it is up."""
+        assert self._applier is not None, f"{self.name} is down"
+        return self._applier.served
+
+    @property
+    def durable(self) -> list[ReplicaState | None]:
+        """The version vectors on disk: its own, and that of its snapshot."""
+        return [_vector(disk) for disk in (self.disk, self.snapshot) if disk is not None]
+
+    def take_snapshot(self) -> None:
+        """Keep a copy of what is on disk."""
+        if self.disk.manifest is not None:
+            self.environment.log(f"{self.name}: snapshot")
+            self.snapshot = deepcopy(self.disk)
+
+    def rewind(self) -> None:
+        """Stop it and put the snapshot back: it reads the lanes again from there, with what is void left out."""
+        if self.snapshot is not None:
+            self.kill()
+            self.environment.log(f"{self.name}: rewound")
+            self.disk, self.snapshot = self.snapshot, None
 
     @property
     def tables(self) -> list[str]:
@@ -87,3 +108,7 @@ class Replica(Machine):
     def crash(self) -> None:
         """See `Machine.crash`."""
         self._applier = self._store = None
+
+
+def _vector(disk: Disk) -> ReplicaState | None:
+    return None if disk.manifest is None else decode_manifest(disk.manifest).state

@@ -20,14 +20,26 @@ class Retention:
     def __init__(self, environment: Environment, replicas: list[Replica], trainers: list[Trainer]) -> None:
         self._environment, self._scenario = environment, environment.scenario
         self._replicas, self._trainers = replicas, trainers
+        self._regions, self._held = [*self._scenario.regions], False
+
+    def hold(self, region: str) -> None:
+        """Nothing goes while a region is being founded, whose seed needs what its donor's snapshot needs."""
+        self._held = True
+        self._regions.append(region)
+
+    def let_go(self) -> None:
+        """It is founded."""
+        self._held = False
 
     def pass_by(self, shard: int) -> None:
         """Trim a shard's source and lanes as far as possible."""
-        states = [self._fanout_state(region, shard) for region in self._scenario.regions]
+        if self._held:
+            return
+        states = [self._fanout_state(region, shard) for region in self._regions]
         source = Partition(topics.deltas(self._scenario.model), shard)
         needed = [state.settled.offset - 1 if state else 0 for state in states]
         self._trim(CENTRAL, source, [*needed, *self._manager_needs(shard), *self._trainers_need(source)])
-        for region, state in zip(self._scenario.regions, states, strict=True):
+        for region, state in zip(self._regions, states, strict=True):
             for lane in Lane:
                 start = 0 if state is None else state.express_start if lane is Lane.EXPRESS else state.bulk_start
                 partition = Partition(topics.lane(self._scenario.model, region, lane), shard)
@@ -70,6 +82,6 @@ class Retention:
     def _replicas_need(self, region: str, lane: Lane, shard: int) -> Iterable[int]:
         for replica in self._replicas:
             if replica.region == region and shard in replica.shards:
-                durable = replica.durable
-                place = durable.shards[shard] if durable else None
-                yield 0 if place is None else (place.express if lane is Lane.EXPRESS else place.bulk).offset
+                for vector in replica.durable:
+                    place = vector.shards[shard] if vector else None
+                    yield 0 if place is None else (place.express if lane is Lane.EXPRESS else place.bulk).offset

@@ -11,6 +11,7 @@ class Scenario:
     """A world's shape.
 
     Attributes:
+        founds: a third region is made in mid-life, from a snapshot of the first one.
         own_brokers: each region has a cluster of its own.
         fanouts: instances a region.
         tables: declared at first; `late_table` some time later, if any.
@@ -22,7 +23,8 @@ class Scenario:
         pending_bytes: memory of a fan-out for bulk that waits.
         percentile: of the scores, above which rows are express.
         trouble: 0 (quiet) to 1 (everything at once): scales the chance of every fault.
-        bad_input, rollbacks, retractions, withdrawals, denials: chances a tick.
+        bad_input, rollbacks, retractions, withdrawals, denials, condemnations, rewinds: chances a tick.
+        commands: chance that an operator who gets a turn runs a command.
     """
 
     seed: int
@@ -47,6 +49,10 @@ class Scenario:
     retractions: float
     withdrawals: float
     denials: float
+    condemnations: float
+    rewinds: float
+    commands: float
+    founds: bool
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -78,6 +84,10 @@ def scenario_of(seed: int) -> Scenario:
         retractions=rng.choice((0.0, 0.03)),
         withdrawals=rng.choice((0.0, 0.0, 0.02)),
         denials=rng.choice((0.0, 0.0, 0.02)),
+        condemnations=rng.choice((0.0, 0.0, 0.03)),
+        rewinds=rng.choice((0.0, 0.02)),
+        commands=rng.choice((0.0, 0.05, 0.15)),
+        founds=rng.random() < 0.3,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from ekko.storage.engine.table import Table
 from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.recomputation import Recomputation
+from ekko.streams.fanout.seeding import ShardSeeding
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.memory.broker import MemoryBroker
@@ -23,6 +24,7 @@ SEEDS = 25
 PLACES: tuple[tuple[Any, str], ...] = (
     (ShardFanout, "subtract_sent"),  # takeovers with something sent before
     (Recomputation, "_end_pass"),  # bulk that was forgotten for want of memory
+    (ShardSeeding, "open"),  # a region founded from a snapshot
     (RegionMirror, "_connect"),  # regions with a cluster of their own
     (Table, "undo"),  # rollbacks
     (Table, "unite"),  # withdrawn states

@@ -15,6 +15,7 @@ class Trainer(Machine):
     """Publishes batch 1, 2, 3 ... of its input; with `exactly_once` every batch is in the log once, whatever happens.
 
     Attributes:
+        keys: uint64, those that it learns of.
         acknowledged: rows that were acknowledged over all its lives.
         uncertain: something had an unknown fate, so the log may hold more than was acknowledged.
     """
@@ -24,7 +25,7 @@ class Trainer(Machine):
         self.exactly_once = exactly_once
         self.identity = f"trainer-{number}"
         self.training = True
-        self._keys = keys
+        self.keys = keys
         self._publisher: Publisher | None = None
         self._batch = 0
         self._rows_of_earlier_lives = 0
@@ -70,7 +71,7 @@ class Trainer(Machine):
         rng = np.random.default_rng(self.environment.rng.getrandbits(64))
         tables = publisher.model.tables
         table = tables[int(rng.integers(len(tables)))]
-        keys = rng.choice(self._keys, size=int(rng.integers(1, len(self._keys) + 1)))
+        keys = rng.choice(self.keys, size=int(rng.integers(1, len(self.keys) + 1)))
         deltas = rng.normal(0.0, 0.01, (len(keys), table.dim)).astype(np.float32)
         created = rng.random(len(keys)) < 0.1
         position = b"%d" % (self._batch + 1) if self.exactly_once else None

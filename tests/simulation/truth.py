@@ -60,7 +60,7 @@ class Truth:
         accepted: blocks that count. rejected: origins of records that must be refused.
         barriers: by shard, (offset, barrier) in order.
         voids: all voids of the model.
-        epoch: the last epoch opened.
+        epoch: the last epoch opened; last_barrier: what opened it.
     """
 
     def __init__(self, broker: MemoryBroker, model: str) -> None:
@@ -82,6 +82,7 @@ class Truth:
         self.voids: tuple[EpochRange, ...] = last.voids if last is not None else ()
         self.withdrawn: tuple[EpochRange, ...] = last.withdrawn if last is not None else ()
         self.epoch = last.epoch if last is not None else 0
+        self.last_barrier = last if last is not None else Barrier(self.model.incarnation or 0, 0, 0, 0)
 
     def _model_as_of(self, name: str, end: int) -> ModelDeclaration | None:
         found: ModelDeclaration | None = None

@@ -1,12 +1,15 @@
 """One seed: a world goes through its schedule, is healed, comes to rest, and every law is checked."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import NamedTuple
 
 from ekko.schemas import topics
+from ekko.streams.fanout.seeding import SEED_SEQ
 from ekko.streams.log import Partition
 from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S
 from tests.simulation.checks.acknowledged import check_acknowledged
+from tests.simulation.checks.pinned import check_pinned
 from tests.simulation.checks.rejections import check_rejections
 from tests.simulation.checks.replicas import (
     check_as_of,
@@ -17,10 +20,13 @@ from tests.simulation.checks.replicas import (
 )
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
-from tests.simulation.environment import CENTRAL, Environment
+from tests.simulation.durable import Disk
+from tests.simulation.environment import CENTRAL, FOUNDED, Environment
+from tests.simulation.founding import Founder, SeededReplica
 from tests.simulation.input import Input
 from tests.simulation.lanes import RegionLog, read_region
 from tests.simulation.machines import FanoutMachine, Machine, ManagerMachine
+from tests.simulation.operator import Operator
 from tests.simulation.replica import Replica
 from tests.simulation.retention import Retention
 from tests.simulation.scenario import Scenario, scenario_of
@@ -61,10 +67,29 @@ class World:
             Trainer(number, self.input.keys, self.environment, exactly_once=exactly_once)
             for number, exactly_once in enumerate(scenario.trainers)
         ]
-        self.machines: list[Machine] = [*self.fanouts, *self.managers, *self.replicas, *self.trainers]
+        operator = Operator(self.environment)
+        self.machines: list[Machine] = [*self.fanouts, *self.managers, *self.replicas, *self.trainers, operator]
         self.retention = Retention(self.environment, self.replicas, self.trainers)
+        self.founder = Founder(
+            self.environment, self.replicas[0], self.retention, seeded=self._restore_seeded, opened=self._open_founded
+        )
+        if scenario.founds:
+            self.machines.append(self.founder)
         self._rng = self.environment.rng
         self._events = self._possible_events()
+
+    def _restore_seeded(self, seed: Disk) -> None:
+        """The founded region gets its replicas."""
+        everything = tuple(range(self.scenario.shards))
+        seeded = [SeededReplica(number, deepcopy(seed), everything, self.environment) for number in range(2)]
+        self.replicas += seeded
+        self.machines += seeded
+
+    def _open_founded(self) -> None:
+        """And its fan-outs, which need a seed."""
+        fanouts = [FanoutMachine(FOUNDED, number, self.environment) for number in range(self.scenario.fanouts)]
+        self.fanouts += fanouts
+        self.machines += fanouts
 
     def live(self) -> None:
         """Go through the schedule."""
@@ -94,6 +119,8 @@ class World:
         environment.weather.clear()
         environment.log("healed")
         environment.clock.now_s += TRANSACTION_TIMEOUT_S  # whatever hangs ends
+        if not self.founder.begun:
+            self.machines = [machine for machine in self.machines if machine is not self.founder]
         for machine in self.machines:
             machine.rest_easy()
         for trainer in self.trainers:
@@ -125,12 +152,18 @@ class World:
             check_settled_is_honest(truth, log)
             check_all_settled(truth, log)
         check_rejections(truth, logs)
+        if self.founder.begun:
+            assert self.founder.founded
+            founded = self._region_log(FOUNDED)
+            check_seqs_contiguous(founded, first=SEED_SEQ + 1)
+            check_barriers_forwarded(founded, truth.epoch, seeded=True)
         for trainer in self.trainers:
             check_acknowledged(truth, trainer)
         for replica in self.replicas:
             assert replica.state.complete == truth.epoch, f"{replica.name} is complete at {replica.state.complete} only"
             check_rows(truth, replica)
             check_as_of(truth, replica)
+            check_pinned(truth, replica)
         check_equal_vectors_equal_bits(self.replicas)
         check_regions_equal(self.replicas)
 
@@ -153,6 +186,9 @@ class World:
             Event(scenario.rollbacks, self.input.roll_back),
             Event(scenario.withdrawals, self.input.withdraw),
             Event(scenario.denials, self.input.deny_or_allow),
+            Event(scenario.condemnations, self.input.condemn),
+            Event(0.02 if scenario.rewinds else 0.0, self._take_snapshot),
+            Event(scenario.rewinds, self._rewind),
             Event(0.01 if scenario.late_table else 0.0, self._add_table),
             Event(0.02, self._let_retention_pass),
             Event(0.03 * trouble, self._kill),
@@ -169,6 +205,12 @@ class World:
 
     def _let_retention_pass(self) -> None:
         self.retention.pass_by(self._rng.randrange(self.scenario.shards))
+
+    def _take_snapshot(self) -> None:
+        self._rng.choice(self.replicas).take_snapshot()
+
+    def _rewind(self) -> None:
+        self._rng.choice(self.replicas).rewind()
 
     def _kill(self) -> None:
         machine = self._rng.choice(self.machines)

@@ -1,0 +1,133 @@
+"""An operator: the commands' own code, begun at any moment and killed in the middle of anything."""
+
+from collections.abc import Callable
+
+from ekko.schemas.blocks import Purpose
+from ekko.schemas.epochs import Barrier, EpochRange
+from ekko.schemas.errors import (
+    CommitUncertain,
+    ConnectionFailed,
+    Fenced,
+    GapError,
+    NotReady,
+    RolledBack,
+    StateUnavailable,
+    TransactionAborted,
+)
+from ekko.schemas.signals import AuditEntry
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.catalogue.shared import SharedCatalogue
+from ekko.streams.manager.barriers import Amendment, pinning, rolling_back, unpinning, withdrawing
+from ekko.streams.manager.history import History, read_history
+from ekko.streams.manager.intervention import intervene
+from ekko.streams.manager.rollback import plan_rollback
+from ekko.streams.operations.operation import Collector, Operation
+from ekko.streams.operations.operation import Operator as Operations
+from ekko.streams.operations.reinstate import Reinstatement
+from ekko.streams.operations.retract import Retraction
+from tests.simulation.environment import CENTRAL, Environment
+from tests.simulation.machines import Machine
+
+_NOT_NOW = (
+    *(CommitUncertain, ConnectionFailed, Fenced, NotReady, RolledBack, StateUnavailable, TimeoutError),
+    *(GapError, TransactionAborted),
+)
+"""What a command may end with: it says why, and nothing was written, or what was can be looked up. A GapError is
+retention that has passed what a retraction needs."""
+
+
+class Operator(Machine):
+    """Runs a command now and then: `work` is one command from its beginning to its end."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__("operator", environment)
+        self._commands: tuple[Callable[[History], None], ...] = (
+            *(self._roll_back, self._roll_back, self._pin, self._pin, self._unpin),
+            *(self._withdraw, self._retract, self._reinstate),
+        )
+
+    def start(self, now_s: float) -> None:
+        """See `Machine.start`."""
+        del now_s
+        self._cluster = self.environment.connect(CENTRAL, self.doom)
+        self._catalogue = Catalogue(self._cluster)
+        self._catalogue.refresh()
+        self._model = self._catalogue.model(self.environment.scenario.model)
+
+    def work(self, now_s: float) -> bool:
+        """See `Machine.work`; it has nothing to do by itself, so it never keeps a world from coming to rest."""
+        del now_s
+        if self.environment.rng.random() >= self.environment.scenario.commands:
+            return False
+        command = self.environment.rng.choice(self._commands)
+        try:
+            command(read_history(self._cluster, self._catalogue.codec, self._model, timeout_s=2.0))
+        except _NOT_NOW as error:
+            self.environment.log(f"operator: {command.__name__} ended with {type(error).__name__}: {error}")
+        return True
+
+    def rest_easy(self) -> None:
+        """See `Machine.rest_easy`; there are no commands any more."""
+        super().rest_easy()
+        self._commands = (lambda _: None,)
+
+    def _roll_back(self, history: History) -> None:
+        to = self.environment.rng.randint(max(0, history.barrier.epoch - 4), history.barrier.epoch)
+        plan = plan_rollback(self._model, history.barrier, history.states, {}, to)
+        self._intervene("rollback", rolling_back(plan.to), history)
+
+    def _pin(self, history: History) -> None:
+        state = self.environment.rng.randint(max(0, history.barrier.epoch - 4), history.barrier.epoch)
+        serve = self.environment.rng.random() < 0.5
+        self._intervene("serve pinned" if serve else "pin", pinning(state, serve=serve), history)
+
+    def _unpin(self, history: History) -> None:
+        self._intervene("unpin", unpinning, history)
+
+    def _withdraw(self, history: History) -> None:
+        chosen = {self.environment.rng.randint(0, history.barrier.epoch) for _ in range(2)} - {history.barrier.epoch}
+        self._intervene("withdraw", withdrawing(chosen - {history.barrier.pinned}), history)
+
+    def _intervene(self, action: str, amend: Amendment, history: History) -> None:
+        opened = intervene(
+            self._cluster, self._catalogue, self._model, amend, self._entry(action, history.barrier), known=history
+        )
+        self.environment.log(f"operator: {action} by barrier {opened.epoch}")
+
+    def _retract(self, history: History) -> None:
+        last = history.barrier.epoch - 1
+        if last < 0:
+            return
+        first = self.environment.rng.randint(max(0, last - 4), last)
+        trainer, epochs = self.environment.rng.choice(("trainer-0", "raw")), EpochRange(first, last)
+        identity = f"retract/{trainer}/{first}-{last}"
+        self._operate(Purpose.RETRACT, identity, first, lambda: Retraction(trainer, epochs), history)
+
+    def _reinstate(self, history: History) -> None:
+        if not history.barrier.voids:
+            return
+        void = history.barrier.voids[-1]
+        identity = f"reinstate/{void.first}-{void.last}"
+        self._operate(Purpose.REINSTATE, identity, void.first, lambda: Reinstatement(void, identity), history)
+
+    def _operate(
+        self, purpose: Purpose, identity: str, first: int, collector: Callable[[], Collector], history: History
+    ) -> None:
+        start = history.states.get(first)
+        if first and start is None:
+            return  # its record is not published yet
+        operation = Operation(purpose, identity, start, collector, self._entry(purpose, history.barrier))
+        outcome = Operations(self._cluster, self._shared(), self._model).run(operation)
+        self.environment.log(f"operator: {identity}, {outcome.rows} rows")
+
+    def _shared(self) -> SharedCatalogue:
+        catalogue = SharedCatalogue(self._cluster)
+        catalogue.refresh()
+        return catalogue
+
+    def _entry(self, action: str, barrier: Barrier) -> AuditEntry:
+        at_us = int(self.environment.clock.now_s * 1e6)
+        return AuditEntry(self._model.name, action, "operator", f"seen at {barrier.epoch}", at_us)
+
+    def crash(self) -> None:
+        """See `Machine.crash`."""
