@@ -14,11 +14,17 @@ FACTORS = 15
 TRAINER = "demo-trainer"
 MODEL = "movies"
 RATE = 500.0
+BATCH = 20
 
 
 def replay_rate(interactions: int, seconds: float) -> float:
-    """Interactions a second: a long run replays more slowly, so that the stream lasts."""
-    return min(RATE, interactions / seconds)
+    """Interactions a second: a long run replays more slowly, so that the stream lasts until shortly before its end."""
+    return min(RATE, 1.05 * interactions / seconds)
+
+
+def batch_size(interactions: int) -> int:
+    """Interactions a training step: fewer for a short stream, which is to make some steps, too."""
+    return max(1, min(BATCH, interactions // 50))
 
 
 class DemoPlan(BaseModel):
@@ -46,7 +52,7 @@ class DemoPlan(BaseModel):
     monitor_port: int
     rate: float
     seconds: float
-    batch: int = 20
+    batch: int = BATCH
     refresh_s: float = 20.0
     poison_at_s: float | None = None
 

@@ -12,7 +12,7 @@ from ekko.ops.broker import ports
 from ekko.ops.demo import processes
 from ekko.ops.demo.incident import Incident, read_incident
 from ekko.ops.demo.interactions import Interactions
-from ekko.ops.demo.plan import FILE, MODEL, STREAM_FILE, DemoPlan, replay_rate
+from ekko.ops.demo.plan import FILE, MODEL, STREAM_FILE, DemoPlan, batch_size, replay_rate
 from ekko.ops.demo.poison import poison_at_s
 from ekko.ops.demo.source_sums import Published
 from ekko.ops.demo.status import SERVER_FILE, TRAINER_FILE, ServerStatus, TrainerStatus, read_status
@@ -68,6 +68,7 @@ def make_plan(folder: Path, interactions: Interactions, seconds: float, *, poiso
         stores={region: f"{HOST}:{port}" for region, port in zip(REGIONS, store_ports, strict=True)},
         monitor_port=monitor_port,
         rate=replay_rate(len(interactions), seconds),
+        batch=batch_size(len(interactions)),
         seconds=seconds,
         poison_at_s=poison_at_s(seconds) if poison else None,
     )

@@ -63,7 +63,8 @@ class Trainer:
         started, training_s = time.monotonic(), self._until - time.time()
         status_due = save_due = 0.0
         while not (stop.is_set() or replay.finished):
-            stop.wait(replay.wait_s(time.monotonic() - started))
+            elapsed = time.monotonic() - started
+            stop.wait(min(replay.wait_s(elapsed), max(0.0, training_s - elapsed)))
             elapsed = time.monotonic() - started
             if elapsed >= training_s:
                 break
@@ -125,7 +126,7 @@ def pull(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Rows and found mask of keys from the first region that answers; waits while none does.
 
-    A region that has not undone every void of ``generation`` rollbacks does not count: its rows are corrupt.
+    A region that has not undone ``generation`` rollbacks does not answer: its rows are corrupt.
 
     Raises:
         NotReady: no region has answered for a minute.
@@ -134,12 +135,11 @@ def pull(
     while True:
         for client in clients.values():
             try:
-                rows = client.lookup(TABLE, keys)
+                rows = client.pull(TABLE, keys, generation=generation)
             except EkkoError as error:
                 _log.warning("rows cannot be pulled from %s: %s", client.region, error)
             else:
-                if len(rows.state.voids) >= generation:
-                    return rows.values, rows.found
+                return rows.values, rows.found
         if time.monotonic() > deadline:
             raise NotReady(f"no region has served rows for {PULL_TIMEOUT_S:.0f} s", hint="do the stores run?")
         sleep(0.1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ekko.ops.demo.plan import FILE, RATE, DemoPlan
+from ekko.ops.demo.plan import BATCH, FILE, RATE, DemoPlan, batch_size
 from ekko.ops.demo.processes import data_plane
 from ekko.ops.demo.run import empty_folder, make_plan
 from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
@@ -39,7 +39,14 @@ def test_a_plan_is_read_back_and_names_distinct_ports(tmp_path: Path):
 
 def test_a_long_run_replays_more_slowly_so_that_the_stream_lasts(tmp_path: Path):
     assert make_plan(tmp_path, STREAM, seconds=10).rate == RATE
-    assert make_plan(tmp_path, STREAM, seconds=120).rate == 250
+    assert make_plan(tmp_path, STREAM, seconds=120).rate == 262.5, "it ends a little before the time is over"
+
+
+def test_a_short_stream_is_learnt_in_small_steps(tmp_path: Path):
+    short = synthetic_interactions(1, SyntheticShape(interactions=200, users=20, items=20, periods=2))
+    assert make_plan(tmp_path, STREAM, seconds=10).batch == BATCH
+    assert make_plan(tmp_path, short, seconds=10).batch == 4
+    assert batch_size(1) == 1
 
 
 def test_every_region_has_a_fanout_and_a_store(tmp_path: Path):
