@@ -44,8 +44,7 @@ def fanout(
     stop = stop_on_signals()
     overridden = {region: {"bootstrap": region_bootstrap}} if region_bootstrap else None
     settings = load(config, bootstrap=bootstrap, region=overridden)
-    own = settings.of_region(region)
-    central = central_cluster(settings)
+    own, central = settings.of_region(region), central_cluster(settings)
     catalogue = Catalogue(central)
     catalogue.refresh()
     regional = region_cluster(settings, catalogue.region(region))

@@ -13,6 +13,14 @@ SAVED_S = 1.0
 """Budget that is not used is kept for so long: transactions on a slow link come less often than every HORIZON_S."""
 
 
+HEAD_BYTES, HEADS_SHARE = 350, 0.25
+"""What a record costs beside its rows (heads of batch and request, its part of the transaction's; measured), and the
+part of the rate that heads may take while the bucket is in debt."""
+
+LONGEST_GATHER_S = 0.5
+"""However thin the link, express waits no longer for others to travel with."""
+
+
 @dataclass(slots=True)
 class _Bucket:
     """Tokens (bytes) that come at `rate` a second, at most SAVED_S of them; may be in debt."""
@@ -35,9 +43,9 @@ class _Bucket:
 class Budget:
     """Token bucket over all that a region's fan-out instance sends, in bytes on the wire (see `wire.WireMeter`).
 
-    Express is sent at once and may put the bucket into debt; bulk gets what is there. Bulk that has waited longer than
-    its maximal age gets `bulk_share` of the rate, by age, even when express takes everything: that is its starvation
-    bound. Thread-safe.
+    Express is sent at once and may put the bucket into debt (then see `gather_s`); bulk gets what is there. Bulk that
+    has waited longer than its maximal age gets `bulk_share` of the rate, by age, even when express takes everything:
+    that is its starvation bound. Thread-safe.
 
     Args:
         rate: bytes a second; None: unlimited.
@@ -73,6 +81,15 @@ class Budget:
             self._sure.refill(now_s)
             in_turn = self._sure.worthwhile() if overdue else 0.0
             return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
+
+    def gather_s(self, records: int) -> float:
+        """How long to let others join before the next transaction, after one of so many records.
+
+        0 unless the bucket is in debt: then transactions as fast as they can be would spend a thin link on their heads.
+        """
+        if self._all is None or self._all.tokens >= 0:
+            return 0.0
+        return min(records * HEAD_BYTES / (HEADS_SHARE * self._all.rate), LONGEST_GATHER_S)
 
     def spend(self, express_bytes: float, bulk_bytes: float, in_turn_bytes: float, now_s: float) -> None:
         """Account for what was sent, in bytes on the wire; `in_turn_bytes` of the bulk were sent for their age.

@@ -4,7 +4,7 @@ import logging
 import time
 
 from ekko.schemas import topics
-from ekko.schemas.blocks import Lane, LaneBlock
+from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConfigurationError, EkkoError, Fenced, FormatTooNew, GapError
@@ -48,7 +48,7 @@ class GroupFanout:
         self._writer: TransactionalWriter | None = None
         self._retry_at_s = 0.0
         self._told_s = 0.0
-        self._in_turn_bytes = 0.0
+        self._in_turn_bytes = self._gather_until_s = 0.0
         self._wire = WireMeter()
         self._fenced, self._taken_s = 0, 0.0
         self._transaction_bytes = context.settings.transaction_bytes
@@ -129,7 +129,7 @@ class GroupFanout:
         took = self._read(now_s)
         if any(shard.intake.held for shard in self._shards.values()):
             context.catalogue.poll()
-        batches = self._plan(now_s)
+        batches = self._plan(now_s) if self._may_write(now_s) else []
         if batches:
             self._write(batches, now_s)
         recomputed = self._recompute()
@@ -190,6 +190,10 @@ class GroupFanout:
             )
             return False
 
+    def _may_write(self, now_s: float) -> bool:
+        """Whether it is time for a transaction; it is for a barrier always."""
+        return now_s >= self._gather_until_s or any(shard.intake.barriers for shard in self._shards.values())
+
     def _plan(self, now_s: float) -> list[Batch]:
         context = self._context
         oldest_us = min((shard.awake(now_s).oldest_us for shard in self._shards.values()), default=0)
@@ -220,7 +224,7 @@ class GroupFanout:
                 lanes.append((block.shard, lane))
                 size = len(outputs[-1].value or b"")
                 sent[lane] += size
-                self._count(lane, block, size)
+                metrics.count_block(*self._labels[:2], lane, len(block.keys), size)
             outputs += [self._rejection(refusal, batch.state.shard, now_s) for refusal in batch.refusals]
             outputs.append(self._state(batch))
             lanes += [None] * (len(outputs) - len(lanes))
@@ -231,6 +235,7 @@ class GroupFanout:
             if place is not None:
                 self._shards[place[0]].sequencer.committed({place[1]: offset + 1})
         self._pay(sent[Lane.EXPRESS], sent[Lane.BULK], now_s)
+        self._gather_until_s = now_s + self._context.budget.gather_s(len(outputs))
         metrics.TRANSACTION_SECONDS.labels(*self._labels[:2]).observe(took_s)
         self._adapt(took_s)
 
@@ -282,12 +287,6 @@ class GroupFanout:
 
     def _lane(self, shard: int, lane: Lane) -> Partition:
         return Partition(topics.lane(self.model.name, self._context.region.name, lane), shard)
-
-    def _count(self, lane: Lane, block: LaneBlock, size: int) -> None:
-        labels = (*self._labels[:2], lane)
-        metrics.ROWS.labels(*labels).inc(len(block.keys))
-        metrics.BLOCKS.labels(*labels).inc()
-        metrics.BYTES.labels(*labels).inc(size)
 
     def _report(self) -> None:
         shards = self._shards.values()

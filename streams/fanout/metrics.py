@@ -26,3 +26,10 @@ TRANSACTION_SECONDS = Histogram(
     ["region", "model"],
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
+
+
+def count_block(region: str, model: str, lane: str, rows: int, size: int) -> None:
+    """A lane record was sent: its rows, and its bytes before compression."""
+    ROWS.labels(region, model, lane).inc(rows)
+    BLOCKS.labels(region, model, lane).inc()
+    BYTES.labels(region, model, lane).inc(size)

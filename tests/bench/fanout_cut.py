@@ -18,8 +18,8 @@ REGION, UNCUT = "east", "west"
 THIN = {"bulk_max_age_s": 2.0}
 """What a user with an SLO of 2.4 s sets on a thin link: rows gather for longer, and are still in time."""
 
-EPOCH_S = 30.0
-"""The product's default. Rows of two epochs are never summed."""
+EPOCH_S = 15.0
+"""Half the product's default, for every wait for a barrier takes that long. Rows of two epochs are never summed."""
 
 Figures = dict[str, float]
 

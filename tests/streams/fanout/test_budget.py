@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ekko.streams.fanout.budget import HORIZON_S, Budget
+from ekko.streams.fanout.budget import HEAD_BYTES, HEADS_SHARE, HORIZON_S, LONGEST_GATHER_S, Budget
 from ekko.streams.fanout.pending import Allowance
 
 
@@ -45,3 +45,14 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     budget = Budget(1_000.0)
     budget.spend(0, 1_000, 0, 10.0)
     assert budget.for_bulk(5.0, overdue=False) == Allowance(0.0)
+
+
+def test_in_debt_transactions_gather_so_that_their_heads_are_a_part_of_the_rate_only() -> None:
+    budget = Budget(20_000.0)
+    assert budget.gather_s(6) == 0.0, "express leaves at once"
+    budget.spend(5_000, 0, 0, 0.0)
+    assert budget.gather_s(6) == 6 * HEAD_BYTES / (HEADS_SHARE * 20_000.0)
+    assert budget.gather_s(600) == LONGEST_GATHER_S
+    assert Budget(None).gather_s(600) == 0.0
+    budget.for_bulk(1.0, overdue=False)
+    assert budget.gather_s(6) == 0.0, "the debt is paid"

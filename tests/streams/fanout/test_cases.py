@@ -1,0 +1,177 @@
+"""Public reports of lost or double-applied updates, played at the fan-out (CASES group A)."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from ekko.ops.broker import Broker
+from ekko.schemas import topics
+from ekko.schemas.blocks import DeltaBlock, Lane
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.schemas.epochs import Barrier
+from ekko.schemas.errors import EkkoError
+from ekko.schemas.replicas import FanoutState
+from ekko.streams.catalogue import Catalogue
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.fanout.region import RegionFanout
+from ekko.streams.fanout.settings import FanoutSettings
+from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Output, Partition, read_all
+from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.log import MemoryCluster
+from tests.simulation.checks.seqs import check_seqs_contiguous
+from tests.simulation.checks.settled import check_all_settled
+from tests.simulation.lanes import read_region
+from tests.simulation.truth import Truth
+from tests.streams.fanout.conftest import Start
+from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
+from tests.streams.fanout.waiting import wait_for
+
+MODEL, REGION, KEY = "ctr", "east", 7
+
+
+class Region:
+    """A region whose fan-outs come and go; each record adds [1, 1, 1, 1] to one row."""
+
+    def __init__(self) -> None:
+        self.now_s, self.published, self.epoch = 1_000.0, 0, 0
+        self.broker = MemoryBroker(lambda: self.now_s)
+        self.cluster = MemoryCluster(self.broker)
+        model = ModelDeclaration(MODEL, shards=1, tables=(TableDeclaration("t", 4),))
+        declare(self.cluster, Declarations((RegionDeclaration(REGION),), (model,)), lambda _: self.cluster)
+        catalogue = Catalogue(self.cluster)
+        self.catalogue_end = catalogue.refresh()
+        self.incarnation = catalogue.model(MODEL).incarnation or 0
+        self.fanouts: dict[str, RegionFanout] = {}
+        self._writer = self.cluster.transactional_writer("test")
+
+    def start(self, name: str) -> None:
+        settings = FanoutSettings(retry_s=0.1, announce_s=0.1, lifetime_s=0.5)
+        self.fanouts[name] = RegionFanout(
+            self.cluster, self.cluster, REGION, settings=settings, clock=lambda: self.now_s, instance=name
+        )
+
+    def publish(self, records: int = 1) -> None:
+        ones = np.array([KEY], np.uint64), np.ones((1, 4), np.int32)
+        for _ in range(records):
+            block = DeltaBlock(self.incarnation, "t", 0, *ones, catalogue=self.catalogue_end, published_us=1)
+            self._writer.transact([Output(Partition(topics.deltas(MODEL), 0), encode(block))])
+        self.published += records
+
+    def step(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.now_s += 0.05
+            for fanout in list(self.fanouts.values()):
+                fanout.step(self.now_s)
+
+    def check(self) -> None:
+        """The row is [N, N, N, N], and nothing of it is missing, twice or out of order."""
+        self.epoch += 1
+        barrier = encode(Barrier(self.incarnation, self.epoch, 0, self.catalogue_end))
+        self._writer.transact([Output(Partition(topics.deltas(MODEL), 0), barrier)])
+        self.step(60)
+        log = read_region(self.broker, MODEL, REGION, 1)
+        check_seqs_contiguous(log)
+        check_all_settled(Truth(self.broker, MODEL), log)
+        sent = [entry.block.deltas for entry in log.shards[0] if len(entry.block.keys)]
+        assert np.concatenate(sent).sum(axis=0).tolist() == [self.published] * 4
+        upto = [entry.block.upto for entry in log.shards[0]]
+        assert upto == sorted(upto), "offsets only rise"
+
+
+def test_scaled_from_one_to_two_and_back_five_times() -> None:
+    """Cases 1, 6 and 7: the new owner starts exactly where the last transaction left off."""
+    region = Region()
+    region.start("anna")
+    for name in ("bert", "carl", "dora", "emil", "fred"):
+        region.publish(3)
+        region.step()
+        region.start(name)
+        region.publish(3)
+        region.step(20)
+        leaving = region.fanouts.pop(min(region.fanouts))
+        region.publish(2)
+        leaving.close()
+        region.step(20)
+    region.check()
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_killed_with_exactly_one_record_pending(records: int) -> None:
+    """Case 11: the first record after somebody else took over is not dropped."""
+    region = Region()
+    region.start("anna")
+    region.start("bert")
+    region.step(20)
+    for victim in ("anna", "bert"):
+        region.publish(records)
+        del region.fanouts[victim]  # kill -9: nothing is closed, nobody is told
+        region.step(30)
+        region.start(victim)
+        region.step(20)
+    region.check()
+
+
+def test_what_raised_once_is_done_again() -> None:
+    """Case 12: a failure in the middle of the work loses nothing: the log is read again from what was committed."""
+    region, original, failures = Region(), ShardFanout.plan, [0]
+
+    def plan(self: ShardFanout, *given: Any) -> Any:
+        if self.intake.position > 5 and failures[0] < 3:
+            failures[0] += 1
+            raise EkkoError("the handler fails")
+        return original(self, *given)
+
+    with patch.object(ShardFanout, "plan", plan):
+        region.start("anna")
+        for _ in range(12):
+            region.publish()
+            region.step(4)
+    assert failures[0] == 3
+    region.check()
+
+
+def _set(broker: Broker, topic: str, setting: str, value: str) -> None:
+    entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.incremental_alter_configs([resource])[resource].result(10)
+
+
+def _place(kafka: KafkaCluster, name: str) -> Callable[[], int]:
+    def place() -> int:
+        records = read_all(kafka, topics.fanout(name, name))
+        states = [Codec().decode(record.value) for record in records]
+        return sum(state.upto for state in states[-1:] if isinstance(state, FanoutState))
+
+    return place
+
+
+def test_a_lane_that_refuses_its_records_moves_nothing_on(
+    kafka: KafkaCluster, broker: Broker, topic_prefix: str, start_fanout: Start
+) -> None:
+    """Case 13: the source position is committed with the lane records or not at all."""
+    name, lanes = topic_prefix, [topics.lane(topic_prefix, topic_prefix, lane) for lane in Lane]
+    source, place = Source(kafka, name, shards=1), _place(kafka, name)
+    start_fanout(name)
+    source.publish(np.arange(10, dtype=np.uint64))
+    source.barrier()
+    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [1])
+    before = place()
+    for lane in lanes:
+        _set(broker, lane, "max.message.bytes", "100")  # a transaction marker fits, a row does not
+    source.publish(np.arange(10, dtype=np.uint64))
+    with pytest.raises(AssertionError):
+        wait_for(lambda: place() > before, 3)
+    for lane in lanes:
+        _set(broker, lane, "max.message.bytes", "1000000")
+    source.barrier()
+    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [2], 40)
+    check_exact(kafka, source, name)
