@@ -12,9 +12,13 @@ from ekko.storage.engine.table import Table
 from ekko.storage.store import Store
 from ekko.streams.applier.instructions import Instructions
 from ekko.streams.applier.readers import LaneReaders
+from ekko.streams.catalogue import PARTITION
 from ekko.streams.fanout.admission import Admission
+from ekko.streams.fanout.mirror import _Copier
+from ekko.streams.fanout.pending import Pending
 from ekko.streams.fanout.seeding import ShardSeeding
 from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.log import Record
 from ekko.streams.memory.broker import MemoryBroker, Outcome, PartitionLog
 from ekko.streams.publisher.queue import QueueSender
 
@@ -131,6 +135,24 @@ def seeds_leave_out_bulk() -> Any:
     return _instead(ShardSeeding, "_copy_lane", copy_lane)
 
 
+def a_mirrored_catalogue_has_a_hole() -> Any:
+    """A region's own cluster never hears of the model: the record that declares it is not copied."""
+    original = _Copier._send
+
+    def send(self: _Copier, record: Record) -> None:
+        if record.partition == PARTITION and (record.key or b"").startswith(b"model:"):
+            self._positions[record.partition] = record.offset + 1
+        else:
+            original(self, record)
+
+    return _instead(_Copier, "_send", send)
+
+
+def what_was_forgotten_stays_forgotten() -> Any:
+    """Bulk that was forgotten for want of memory is computed again and never sent."""
+    return _instead(Pending, "adopt", lambda *_: None)
+
+
 MUTATIONS: tuple[Callable[[], Any], ...] = (
     takeover_forgets_what_was_sent,
     settled_runs_ahead,
@@ -143,5 +165,7 @@ MUTATIONS: tuple[Callable[[], Any], ...] = (
     aborted_records_are_read,
     voids_are_not_learnt,
     unknown_deliveries_are_counted,
+    a_mirrored_catalogue_has_a_hole,
+    what_was_forgotten_stays_forgotten,
     seeds_leave_out_bulk,
 )
