@@ -97,7 +97,7 @@ def store(
     from ekko.ops.process import spare_collections, stop_on_signals
     from ekko.streams.replica.process import StoreProcess, StoreSettings
 
-    settings = _load(config, bootstrap, region, region_bootstrap)
+    settings = load_settings(config, bootstrap, region, region_bootstrap)
     chosen = StoreSettings(
         region=region,
         replica=check_replica(replica),
@@ -110,19 +110,20 @@ def store(
         stall_s=stall_seconds,
         snapshot_every_s=settings.snapshot_every_s,
     )
-    process = StoreProcess(_cluster(settings, region), chosen)
+    process = StoreProcess(cluster_of(settings, region), chosen)
     spare_collections()
     process.run(stop_on_signals())
 
 
-def _load(config: Path | None, bootstrap: str | None, region: str, region_bootstrap: str | None) -> "Settings":
+def load_settings(config: Path | None, bootstrap: str | None, region: str, region_bootstrap: str | None) -> "Settings":
+    """Settings, with the region's cluster by its flag."""
     from ekko.ops.settings import load
 
     overridden = {region: {"bootstrap": region_bootstrap}} if region_bootstrap else None
     return load(config, bootstrap=bootstrap, region=overridden)
 
 
-def _cluster(settings: "Settings", region: str) -> "KafkaCluster":
+def cluster_of(settings: "Settings", region: str) -> "KafkaCluster":
     """The region's cluster: if our settings name it, the central one is not asked at all."""
     from ekko.ops.process import central_cluster, region_cluster
     from ekko.schemas.declarations import RegionDeclaration

@@ -47,6 +47,7 @@ class Applier:
         store: the model's, opened with the shards that this replica owns; closed by who opened it.
         catalogue: reached before a block that names more of it is applied.
         clock: seconds since 1970, for latencies.
+        witness: see `Instructions`.
 
     Attributes:
         model: declaration with the tables that the store has.
@@ -66,6 +67,7 @@ class Applier:
         *,
         observer: AppliedObserver | None = None,
         clock: Callable[[], float] = time.time,
+        witness: int | None = None,
     ) -> None:
         self.model = model
         self.state = store.state
@@ -80,7 +82,7 @@ class Applier:
         self._readers = LaneReaders(cluster, model.name, region.name)
         self._intake = LaneIntake(catalogue, store.state.incarnation, store.state.region_incarnation)
         self._progress = ShardProgress(self._readers, store.state)
-        self._instructions = Instructions(store, model.name, clock)
+        self._instructions = Instructions(store, model.name, clock, witness=witness)
         self._unseeded = unseeded(region, model, store.state)
         self._pace = Pace()
         self._held: deque[Record] = deque()

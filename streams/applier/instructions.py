@@ -1,7 +1,7 @@
 """What barriers ask of a store: voids to undo, a state to pin and perhaps to serve, states to withdraw."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from ekko.schemas.epochs import Barrier, EpochRange
 from ekko.schemas.errors import MemoryExhausted, StateUnavailable
@@ -20,14 +20,16 @@ class Instructions:
     Args:
         model: its name, for the log.
         clock: seconds since 1970, for when a void was undone.
+        witness: a state that this replica pins and serves whatever the barriers say; None: it does what they say.
 
     Attributes:
         served: the pinned state that readers get in place of the live rows; None for the live ones.
         undone: the last voids undone since the start, oldest first; replaced, not changed.
     """
 
-    def __init__(self, store: Store, model: str, clock: Callable[[], float]) -> None:
-        self.served: int | None = None
+    def __init__(self, store: Store, model: str, clock: Callable[[], float], *, witness: int | None = None) -> None:
+        self._witness = witness
+        self.served = witness
         self.undone: tuple[Undone, ...] = ()
         self._store, self._model, self._clock = store, model, clock
         self._newest = Barrier(store.state.incarnation, 0, 0, 0)
@@ -51,6 +53,7 @@ class Instructions:
             MemoryExhausted: there is no room to undo it.
         """
         for void in self._voids:
+            _log.info("%s: undoes epochs %d to %d", self._model, void.first, void.last)
             rows = self._store.undo(void)
             _log.info("%s: undid epochs %d to %d, %d rows changed", self._model, void.first, void.last, rows)
             done = Undone(self._model, self._newest.incarnation, void, rows, int(self._clock() * 1e6))
@@ -59,13 +62,16 @@ class Instructions:
         if self._carried_out is not self._newest:
             self._follow_pin()
         if self._withdrawn:
-            self._store.withdraw(tuple(self._withdrawn))
+            self._store.withdraw(tuple(without_state(self._withdrawn, self._witness)))
             self._withdrawn = frozenset()
         self._carried_out = self._newest
 
     def _follow_pin(self) -> None:
         """A state that cannot be pinned here is refused to readers, who find it at another replica."""
-        pinned = self._newest.pinned
+        if self._witness is not None and self._store.pinned is not None:
+            # A void that spans the state has left its own beginning pinned, which is what the state was.
+            self._witness = self._store.pinned
+        pinned = self._newest.pinned if self._witness is None else self._witness
         try:
             if pinned is None:
                 self._store.unpin()
@@ -74,4 +80,16 @@ class Instructions:
         except (StateUnavailable, MemoryExhausted) as error:
             if pinned != self._carried_out.pinned:
                 _log.error("%s: state %s cannot be pinned here: %s", self._model, pinned, error)
-        self.served = self._newest.served
+        self.served = self._newest.served if self._witness is None else self._witness
+
+
+def without_state(ranges: Iterable[EpochRange], state: int | None) -> Iterator[EpochRange]:
+    """Withdrawn states but for one: to keep more than others do is always right."""
+    for states in ranges:
+        if state is None or state not in states:
+            yield states
+            continue
+        if states.first < state:
+            yield EpochRange(states.first, state - 1)
+        if state < states.last:
+            yield EpochRange(state + 1, states.last)

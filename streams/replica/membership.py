@@ -23,12 +23,14 @@ class Membership:
 
     Args:
         myself: region, replica, address and start; the rest is filled in by each announcement.
+        alone: neither tell others nor hear them: who reads here is to read nowhere else.
 
     Raises:
         TopicMissing: the region was never declared on this cluster.
     """
 
-    def __init__(self, cluster: Cluster, myself: Member) -> None:
+    def __init__(self, cluster: Cluster, myself: Member, *, alone: bool = False) -> None:
+        self._alone = alone
         self._partition = Partition(topics.members(myself.region), 0)
         self._myself = myself
         self._codec = Codec()
@@ -42,6 +44,8 @@ class Membership:
     def announce(self, member: Member) -> None:
         """Tell where this replica stands now."""
         self._heard = {**self._heard, member.replica: member}
+        if self._alone:
+            return
         try:
             self._writer.send(Output(self._partition, encode(member), member.replica.encode()))
             self._writer.poll()
@@ -50,7 +54,7 @@ class Membership:
 
     def listen(self) -> None:
         """Take what others have told since."""
-        for record in self._reader.poll(0.0):
+        for record in () if self._alone else self._reader.poll(0.0):
             name = (record.key or b"").decode("utf-8", "replace")
             if record.value is None:
                 self._heard = {other: member for other, member in self._heard.items() if other != name}
@@ -78,8 +82,9 @@ class Membership:
     def leave(self) -> None:
         """Tell that this replica goes, and release the connections."""
         try:
-            self._writer.send(Output(self._partition, None, self._myself.replica.encode()))
-            self._writer.flush(_LEAVE_TIMEOUT_S)
+            if not self._alone:
+                self._writer.send(Output(self._partition, None, self._myself.replica.encode()))
+                self._writer.flush(_LEAVE_TIMEOUT_S)
         except EkkoError as error:
             _log.warning("leaving without a word: %s", error)
         self._writer.close()

@@ -64,6 +64,7 @@ class ModelRunner:
         changed: Callable[[], None],
         snapshots: Schedule | None = None,
         check: Callable[[ReplicaState], None] = lambda _: None,
+        witness: int | None = None,
     ) -> None:
         self.model = model
         self.metrics = metrics
@@ -81,6 +82,7 @@ class ModelRunner:
         self._changed = changed
         self._snapshots = snapshots
         self._check = check
+        self._witness = witness
         self._told: tuple[object, ...] = ()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ending = threading.Event()
@@ -169,7 +171,13 @@ class ModelRunner:
         self._check_start(self.store.state)
         self.stepped_s = time.monotonic()  # opening takes as long as there are rows to read, and is no stall
         self.applier = Applier(
-            self._cluster, self._region, self.model, self.store, self._catalogue, observer=self.metrics
+            self._cluster,
+            self._region,
+            self.model,
+            self.store,
+            self._catalogue,
+            observer=self.metrics,
+            witness=self._witness,
         )
 
     def _check_start(self, state: ReplicaState) -> None:

@@ -51,6 +51,7 @@ class StoreSettings:
         stall_s: without progress for so long, though there is lag, it says that it is unhealthy; three times as long,
             and it ends.
         snapshot_every_s, snapshots_kept: how often a snapshot is taken of every model, and how many are kept.
+        witness: the only model that it holds, and the state of it that it serves; it is no member of the region then.
     """
 
     region: str
@@ -64,6 +65,7 @@ class StoreSettings:
     stall_s: float = 20.0
     snapshot_every_s: float = 600.0
     snapshots_kept: int = 6
+    witness: tuple[str, int] | None = None
 
 
 class StoreProcess:
@@ -87,7 +89,7 @@ class StoreProcess:
         self._catalogue.refresh()
         self._region = self._catalogue.region(settings.region)
         self._myself = unready(settings.region, settings.replica, self.address, time.time_ns() // 1_000)
-        self._membership = Membership(cluster, self._myself)
+        self._membership = Membership(cluster, self._myself, alone=settings.witness is not None)
         self._signals = SignalRelay(cluster)
         self._reports = Reports(settings.region, settings.replica, self._signals.put)
         self._metrics = StoreMetrics()
@@ -160,7 +162,7 @@ class StoreProcess:
         """
         if self._catalogue.regions.get(self._region.name) != self._region:
             raise EkkoError(f"region {self._region.name} was deleted or declared anew", hint="start this store anew")
-        declared = self._catalogue.models
+        declared = {name: model for name, model in self._catalogue.models.items() if self._is_held(name)}
         runners = self.runners
         for name, runner in list(runners.items()):
             live = declared.get(name)
@@ -173,6 +175,9 @@ class StoreProcess:
                 runners[name] = self._start(model, shards)
         self._served.runners = runners
         self._note_unserved(declared.values())
+
+    def _is_held(self, model: str) -> bool:
+        return self._settings.witness is None or self._settings.witness[0] == model
 
     def _note_unserved(self, models: Iterable[ModelDeclaration]) -> None:
         """Models of which this replica's shards are none: right for small models, but also what a typo looks like."""
@@ -209,6 +214,7 @@ class StoreProcess:
                 keep=self._settings.snapshots_kept,
             ),
             check=lambda state: self._groups.refuse_reset(model, state),
+            witness=None if self._settings.witness is None else self._settings.witness[1],
         )
         runner.start()
         return runner

@@ -8,15 +8,19 @@ from unittest.mock import patch
 import pytest
 
 from ekko.storage.engine.table import Table
+from ekko.streams.applier.instructions import Instructions
 from ekko.streams.fanout.mirror import RegionMirror
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.seeding import ShardSeeding
 from ekko.streams.fanout.shard import ShardFanout
+from ekko.streams.manager.automatic import AutomaticRollback
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.operations.operation import Operator
 from ekko.streams.publisher.control import RollbackGate
 from tests.simulation import faults, retention
 from tests.simulation.durable import MemoryDurable
+from tests.simulation.replica import Replica
 from tests.simulation.world import simulate
 
 SEEDS = 25
@@ -31,6 +35,11 @@ PLACES: tuple[tuple[Any, str], ...] = (
     (Table, "_journal_between"),  # late deltas of older epochs
     (MemoryDurable, "scan"),  # restarts from disk
     (RollbackGate, "_renew"),  # trainers that hear of a rollback
+    (AutomaticRollback, "_roll_back"),  # rollbacks that nobody asked for
+    (AutomaticRollback, "_serve_pinned"),  # and what comes once none is left
+    (Instructions, "_follow_pin"),
+    (Operator, "_write"),  # retractions and reinstatements by the commands' own code
+    (Replica, "rewind"),
     (Tenure, "write_barrier"),
     (retention.Retention, "pass_by"),
     (MemoryBroker, "trim"),
