@@ -23,6 +23,8 @@ from ekko.storage.serving import wire
 from ekko.storage.serving.served import MAX_LOOKUP_KEYS, Checksum, UpdateLatency
 
 _LOCAL = "local://"
+_UNDOING_S = 0.02
+"""Between two looks for a replica that has undone enough; most undo in well under a second."""
 _ASK_OTHERS = (ConfigurationError, ConnectionFailed, NotOwned, NotReady, StateUnavailable)
 """What a store on this machine may answer where others may know better."""
 
@@ -96,18 +98,28 @@ class StoreClient:
         wanted = as_keys(keys)
         return self._rows(table, wanted, self.stored(table, wanted, as_of=as_of))
 
-    def pull(self, table: str, keys: npt.ArrayLike, *, generation: int) -> Rows:
+    def pull(self, table: str, keys: npt.ArrayLike, *, generation: int, timeout_s: float = 10.0) -> Rows:
         """Values of `keys` to learn from: live ones, of replicas that have undone `generation` rollbacks.
 
         A trainer calls it when it starts and from its `on_rollback`, with the generation that this is told. The rows
         are live even where readers are given a pinned state's.
 
+        Args:
+            timeout_s: how long to wait for replicas that undo.
+
         Raises:
-            NotReady: no replica has undone so many yet: try again. Others as `lookup`.
+            NotReady: no replica has undone so many in time. Others as `lookup`.
         """
         wanted = as_keys(keys)
         path = f"/v1/models/{self.model}/tables/{table}/lookup?generation={generation}"
-        return self._rows(table, wanted, self._lookup_remote(self._table(table)[0], path, wanted))
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._rows(table, wanted, self._lookup_remote(self._table(table)[0], path, wanted))
+            except NotReady:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_UNDOING_S)
 
     def _rows(self, table: str, wanted: UInt64s, reply: wire.Reply) -> Rows:
         declared = self._table(table)[1]

@@ -73,6 +73,7 @@ class Deployment:
         epoch_interval_s: float = 0.5,
         shards: int = 3,
         store_flags: tuple[str, ...] = (),
+        fanout_flags: tuple[str, ...] = (),
     ) -> None:
         self.kafka, self.bootstrap, self.folder, self.table = kafka, bootstrap, folder, table.name
         self.regions = [f"{name[:50]}-r{number}" for number in range(regions)]
@@ -91,7 +92,7 @@ class Deployment:
         self.stores: dict[str, Process] = {}
         self.fanouts: dict[str, Process] = {}
         for region, address in self.addresses.items():
-            self.fanouts[region] = self.run(f"fanout-{region}", "fanout", "--region", region)
+            self.fanouts[region] = self.run(f"fanout-{region}", "fanout", "--region", region, *fanout_flags)
             self.stores[region] = self.run(
                 f"store-{region}",
                 *("store", "--region", region, "--data", str(folder / region), "--port", address.rpartition(":")[2]),
@@ -174,13 +175,14 @@ class Deployment:
         keys, rows = self.sums().rows(self.table, before_epoch)
         return checksum(self.table, keys, rows)
 
+    def checksum_of(self, region: str) -> int:
+        """Checksum of the table at a region's store."""
+        with self.client(region) as client:
+            return client.checksum(self.table).checksum
+
     def checksums(self) -> dict[str, int]:
         """Checksum of the table at each region's store."""
-        found = {}
-        for region in self.regions:
-            with self.client(region) as client:
-                found[region] = client.checksum(self.table).checksum
-        return found
+        return {region: self.checksum_of(region) for region in self.regions}
 
     def wait_exact(self, what: str) -> None:
         """Wait until every region's store holds exactly what the source log says.

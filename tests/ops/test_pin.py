@@ -40,7 +40,7 @@ def read(deployment: Deployment, region: str) -> np.ndarray:
 
 def pull(deployment: Deployment, region: str, generation: int = 0) -> np.ndarray:
     with deployment.client(region) as client:
-        return client.pull("embedding", KEYS, generation=generation).values
+        return client.pull("embedding", KEYS, generation=generation, timeout_s=1.0).values
 
 
 def everybody_reads(deployment: Deployment, rows: np.ndarray) -> None:

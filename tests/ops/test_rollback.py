@@ -1,5 +1,6 @@
 """Rollback, reinstate and retract as an operator does them: every process real, every row compared with the raw log."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,82 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     assert "nothing is left" in deployment.ekko("retract", model, "bad", "--first", str(state), "--dry-run").stdout
 
     entries = [Codec().decode(record.value) for record in read_all(deployment.kafka, topics.audit(model))]
+    undone = [entry for entry in entries if entry.action == "undone"]
+    assert {entry.actor.partition("/")[0] for entry in undone} == set(deployment.regions)
+    assert all(int(entry.details["rows"]) > 1_000 and int(entry.details["first"]) == state for entry in undone)
+    entries = [entry for entry in entries if entry.action != "undone"]
     assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract"]
     assert entries[0].details["to"] == str(state)
     assert entries[0].actor
+
+
+@pytest.mark.timeout(240)
+def test_a_trainer_pulls_rows_of_the_new_generation_before_anything_passes_again(deployment: Deployment) -> None:
+    """`publish` raises until the callback has returned, in every thread; what the callback pulls is clean already."""
+    model, keys = deployment.model.name, np.arange(KEYS, dtype=np.uint64)
+    trainer = Trainer(deployment, "t")
+    trainer.train()
+    deployment.wait_exact("good rows")
+    state = deployment.wait_healthy()
+    client = deployment.client(deployment.regions[0])
+    clean = client.lookup("embedding", keys).values
+    trainer.train()
+    deployment.wait_exact("bad rows")
+    pulled: list[np.ndarray] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def pull(generation: int) -> None:
+        pulled.append(client.pull("embedding", keys, generation=generation).values)
+        inside.set()
+        assert leave.wait(60)
+
+    ended: list[BaseException] = []
+
+    def publish() -> None:
+        try:
+            publisher.publish("embedding", keys[:5], np.ones((5, 8), np.float32))
+        except RolledBack as error:
+            ended.append(error)
+
+    with Publisher(model, bootstrap=deployment.bootstrap, trainer="u", on_rollback=pull, timeout_s=30) as publisher:
+        deployment.ekko("rollback", model, "--to", str(state))
+        first = threading.Thread(target=publish)
+        first.start()
+        assert inside.wait(30)
+        for _ in range(3):  # the callback has not returned: nothing passes, whoever asks
+            with pytest.raises(RolledBack):
+                publisher.publish("embedding", keys[:5], np.ones((5, 8), np.float32))
+        assert publisher.acknowledged.rows == 0
+        leave.set()
+        first.join(30)
+        assert len(ended) == 1
+        assert np.array_equal(pulled[0], clean)
+        publisher.publish("embedding", keys[:5], np.ones((5, 8), np.float32))
+        publisher.flush(10)
+        assert publisher.generation == 1
+    deployment.wait_exact("only what was learnt since counts")
+    after = client.pull("embedding", keys, generation=1).values
+    assert np.allclose(after[:5], clean[:5] + 1, rtol=0, atol=1e-5)  # float32 rounds what the row holds exactly
+    assert np.array_equal(after[5:], clean[5:])
+    client.close()
+
+
+@pytest.mark.timeout(240)
+def test_case_53_back_to_fifty_and_forth_to_a_hundred(deployment: Deployment) -> None:
+    """A rollback wins over newer data for good; what it took comes back exactly when it is reinstated."""
+    model, trainer = deployment.model.name, Trainer(deployment, "t")
+    for _ in range(50):
+        trainer.train(1)
+    deployment.wait_exact("fifty")
+    state = deployment.wait_healthy()
+    fifty = deployment.expected()
+    for _ in range(50):
+        trainer.train(1)
+    deployment.wait_exact("a hundred")
+    hundred = deployment.expected()
+    deployment.ekko("rollback", model, "--to", str(state))
+    assert set(deployment.checksums().values()) == {fifty}
+    deployment.wait_healthy()  # barriers go by, late blocks have had their time
+    assert set(deployment.checksums().values()) == {fifty}
+    deployment.ekko("reinstate", model)
+    deployment.wait("a hundred again", lambda: set(deployment.checksums().values()) == {hundred})
