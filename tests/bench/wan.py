@@ -74,6 +74,7 @@ def run(pairs: int) -> dict[str, float]:
         for free, limited in found:
             sys.stdout.write(f"others' p99: {free:7.1f} ms with all links free, {limited:7.1f} ms beside a thin one\n")
         sys.stdout.write(f"median ratio {ratio:.2f}; the thin link carries {thin:,.0f} bytes/s\n")
+        lab.caught_up(SLOW)  # or what waits still would be the first thing that the next one has to send
         end(slow)
         lanes = behind_the_link(lab, thin, bandwidth_bytes_per_s=thin, express_percentile=99.0)
         plain = behind_the_link(lab, thin, express_percentile=0.0)
