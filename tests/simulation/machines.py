@@ -164,7 +164,9 @@ class ManagerMachine(Machine):
     def start(self, now_s: float) -> None:
         """See `Machine.start`."""
         del now_s
-        settings = ManagerSettings(epoch_interval_s=0.6, healthy_after_s=1.0, retry_s=0.1, catalogue_interval_s=0.3)
+        settings = ManagerSettings(
+            epoch_interval_s=0.6, healthy_after_s=0.2, rollbacks_an_hour=1, retry_s=0.1, catalogue_interval_s=0.3
+        )
         environment = self.environment
         self.manager = StateManager(
             environment.connect(CENTRAL, self.doom),

@@ -1,14 +1,18 @@
 """A replica: the product's applier and store engine on a disk in memory that outlives it."""
 
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
-from ekko.schemas.errors import NotReady
-from ekko.schemas.replicas import ReplicaState
+from ekko.schemas import topics
+from ekko.schemas.codec import encode
+from ekko.schemas.errors import EkkoError, NotReady
+from ekko.schemas.replicas import Member, ReplicaState
 from ekko.storage.disk.manifest import decode_manifest
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.log import Output, Partition
 from tests.simulation.durable import Disk, MemoryDurable
 from tests.simulation.environment import Environment
 from tests.simulation.machines import Machine
@@ -94,6 +98,8 @@ class Replica(Machine):
             durable=MemoryDurable(self.disk, self.doom),
         )
         self._applier = Applier(cluster, region, model, self._store, catalogue, clock=environment.clock)
+        self._writer = cluster.writer()
+        self._announce_at_s = 0.0
 
     def work(self, now_s: float) -> bool:
         """See `Machine.work`."""
@@ -103,7 +109,26 @@ class Replica(Machine):
         self.environment.watch(self.name, halts if self._applier.stopped is None else [*halts, self._applier.stopped])
         memory = self.store.memory_bytes()
         assert memory <= MEMORY_BYTES, f"{self.name}: {memory} bytes are held, {MEMORY_BYTES} allowed"
+        if now_s >= self._announce_at_s:
+            self._announce_at_s = now_s + 0.2
+            self._announce(self._applier, int(now_s * 1e6))
         return done
+
+    def _announce(self, applier: Applier, now_us: int) -> None:
+        """Tell the managers where it stands; what is lost on the way is told again."""
+        recoverable = self.store.recoverable
+        member = Member(
+            *(self.region, self.name, "nowhere:1"),
+            ready=applier.ready,
+            started_us=now_us,
+            written_us=now_us,
+            models=(applier.state,),
+            durable=() if recoverable is None else (recoverable,),
+            undone=applier.undone,
+        )
+        with suppress(EkkoError):
+            self._writer.send(Output(Partition(topics.members(self.region), 0), encode(member), self.name.encode()))
+            self._writer.flush(0.0)
 
     def crash(self) -> None:
         """See `Machine.crash`."""

@@ -84,7 +84,7 @@ def scenario_of(seed: int) -> Scenario:
         retractions=rng.choice((0.0, 0.03)),
         withdrawals=rng.choice((0.0, 0.0, 0.02)),
         denials=rng.choice((0.0, 0.0, 0.02)),
-        condemnations=rng.choice((0.0, 0.0, 0.03)),
+        condemnations=rng.choice((0.0, 0.04, 0.08)),
         rewinds=rng.choice((0.0, 0.02)),
         commands=rng.choice((0.0, 0.05, 0.15)),
         founds=rng.random() < 0.3,
