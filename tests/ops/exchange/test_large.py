@@ -39,7 +39,11 @@ def run(what: str, *arguments: str) -> tuple[str, float]:
     """What a command says, and the megabytes it took."""
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-X", "faulthandler", "-c", MEASURED, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     megabytes = json.loads(done.stderr.splitlines()[-1])["mb"]
