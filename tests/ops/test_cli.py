@@ -60,3 +60,10 @@ def test_kafkas_own_tools_are_at_hand() -> None:
     result = run("kafka", "topics", "--version")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("4.4.0")
+
+
+@pytest.mark.parametrize("name", ["rewind", "retract"])
+def test_what_the_operator_runs_by_hand_is_a_script_as_well(name: str) -> None:
+    result = subprocess.run([sys.executable, f"ops/{name}.py", "--help"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"Example: ekko {name}" in result.stdout

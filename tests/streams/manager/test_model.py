@@ -9,8 +9,9 @@ from ekko.schemas.epochs import Barrier, EpochRange, Verdict
 from ekko.schemas.errors import CommitUncertain, Fenced, GapError
 from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.barriers import following, rolling_back
-from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, source_partitions
+from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, read_states, source_partitions
 from ekko.streams.manager.model import ModelManager
+from ekko.streams.manager.rollback import Region
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.memory.faults import Fate, Faults
@@ -204,3 +205,18 @@ def test_killed_at_any_moment_no_shard_has_another_epoch_void_or_generation(memo
     last = Tenure(memory.cluster, memory.codec, memory.model, now_s)
     assert list(last.states) == list(range(1, last.barrier.epoch + 1))
     assert last.barrier.generation == len(last.barrier.voids) > 0
+
+
+def test_nobody_waits_for_a_region_that_is_still_being_made(memory: World) -> None:
+    one = manager(memory)
+    regions = {"east": complete_at(memory, 1), "new": Region(9, (), seeded=True), "bare": Region(8, ())}
+    for now_s in (1000.0, 1001.0, 1040.0):
+        one.step(now_s, regions)
+    assert read_states(memory.cluster, memory.codec, memory.model)[1].verdict is Verdict.CANDIDATE, (
+        "a region that is declared bare is waited for"
+    )
+    del regions["bare"]
+    for now_s in (1041.0, 1080.0):
+        one.step(now_s, regions)
+    one.close()
+    assert memory.states()[1].verdict is Verdict.HEALTHY
