@@ -1,7 +1,8 @@
 """The blocks of a source log that were accepted, in log order: decided as every fan-out decides (DESIGN, law 7)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
@@ -33,6 +34,14 @@ class Accepted:
 Take = Callable[[Accepted], None]
 
 
+class _Stretch(NamedTuple):
+    """What of a shard is read: from a state (None: the beginning) to an offset."""
+
+    partition: Partition
+    start: ModelState | None
+    end: int
+
+
 class _AcceptedIntake(Intake):
     """An intake that hands on whole blocks, those of void epochs too."""
 
@@ -53,19 +62,24 @@ def read_accepted(
     start: ModelState | None,
     take: Take,
     *,
+    ends: Sequence[int] | None = None,
     timeout_s: float = 60.0,
 ) -> None:
-    """Hand every accepted block from state `start` (None: the beginning) to the present end to `take`, shard by shard.
+    """Hand every accepted block from state `start` (None: the beginning) on to `take`, shard by shard.
+
+    Args:
+        ends: offset in every shard up to which all is read, see `marks`; None: what can be read at present, which may
+            lack what others' open transactions hide.
 
     Raises:
         GapError: retention has passed the start; nothing can be concluded.
-        NotReady: blocks at the end wait for the next barrier to be decided about.
-        TimeoutError: nothing came for `timeout_s`.
+        NotReady: blocks at the end wait for the next barrier to be decided about, or nothing came for `timeout_s`.
     """
     catalogue.refresh(timeout_s)
     for partition in source_partitions(model):
         intake = _AcceptedIntake(Admission(model, partition.number, catalogue), take)
-        _read_shard(cluster, intake, partition, start, timeout_s)
+        end = cluster.bounds([partition])[partition].end if ends is None else ends[partition.number]
+        _read_shard(cluster, intake, _Stretch(partition, start, end), timeout_s)
         catalogue.refresh(timeout_s)
         intake.reconsider(catalogue.end)
         if intake.held:
@@ -75,11 +89,9 @@ def read_accepted(
             )
 
 
-def _read_shard(
-    cluster: Cluster, intake: Intake, partition: Partition, start: ModelState | None, timeout_s: float
-) -> None:
+def _read_shard(cluster: Cluster, intake: Intake, stretch: _Stretch, timeout_s: float) -> None:
+    partition, start, end = stretch
     offset = 0 if start is None else start.offsets[partition.number]
-    end = cluster.bounds([partition])[partition].end
     reader = cluster.reader()
     waited_s = 0.0  # counted in empty polls, so that simulated time works too
     try:
@@ -88,7 +100,10 @@ def _read_shard(
             records = reader.poll(_POLL_S)
             waited_s = 0.0 if records else waited_s + _POLL_S
             if waited_s > timeout_s:
-                raise TimeoutError(f"{partition.topic}[{partition.number}] was not read to {end} in {timeout_s} s")
+                raise NotReady(
+                    f"{partition.topic}[{partition.number}] was not read to {end} in {timeout_s:g} s",
+                    hint="somebody's transaction may be open for long, or the broker away: try again",
+                )
             for record in records:
                 if start is not None and record.offset == offset:
                     intake.start_at(record, Settled(offset + 1, start.epoch, start.generation))

@@ -8,6 +8,8 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.epochs import is_void
 from ekko.schemas.errors import ConfigurationError
 from ekko.streams.operations.accepted import Accepted, read_accepted
+from ekko.streams.operations.marks import mark_ends
+from ekko.streams.operations.parts import Provenance
 from ekko.streams.operations.rows_writer import RowsWriter, Target
 
 
@@ -43,7 +45,10 @@ class RowsImport(RowsWriter):
             else:
                 others.add(block.trainer)
 
-        read_accepted(self._cluster, self._catalogue, self._model, None, take)
+        identity, generation = self.identity, self.barrier.generation
+        provenance = Provenance(Purpose.IMPORT, identity, generation, self._catalogue.end, self._at_us)
+        ends = mark_ends(self._writer, self._model, provenance)
+        read_accepted(self._cluster, self._catalogue, self._model, None, take, ends=ends)
         if others:
             raise ConfigurationError(
                 f"table {self._table.name} of model {self._model.name} is not empty: {len(others)} trainer(s) or "

@@ -4,7 +4,7 @@ What is still to be published follows from the log alone: earlier attempts' bloc
 nothing to remember between attempts, and a transaction of unknown fate is settled by fencing and reading again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control
 from ekko.streams.operations.accepted import Accepted, read_accepted
+from ekko.streams.operations.marks import mark_ends
 from ekko.streams.operations.parts import Part, Provenance, blocks
 from ekko.streams.publisher.batches import BATCH_OVERHEAD, BlockLimits
 
@@ -78,7 +79,7 @@ class Operator:
 
     def rehearse(self, operation: Operation) -> Outcome:
         """What `run` would publish now; raises as `run`, and writes nothing."""
-        return _total(self._find(operation, self._barrier()))
+        return _total(self._find(operation, self._barrier(), None))
 
     def run(self, operation: Operation) -> Outcome:
         """Publish what is left to be published.
@@ -104,7 +105,10 @@ class Operator:
         )
         try:
             barrier = self._barrier()
-            found = self._find(operation, barrier)
+            self._catalogue.refresh()
+            model = self._catalogue.model(self._model.name)
+            ends = mark_ends(writer, model, self._provenance(operation, barrier))
+            found = self._find(operation, barrier, ends)
             outcome = _total(found)
             self._write(writer, operation, found, outcome)
         finally:
@@ -119,13 +123,16 @@ class Operator:
     def _barrier(self) -> Barrier:
         return read_control(self._cluster, self._catalogue, self._model) or beginning(self._model.incarnation or 0)
 
-    def _find(self, operation: Operation, barrier: Barrier) -> list[DeltaBlock]:
-        collector = operation.collector()
-        read_accepted(self._cluster, self._catalogue, self._model, operation.start, collector.take)
-        model = self._catalogue.model(self._model.name)  # it may have gained a table that accepted blocks name
-        provenance = Provenance(
+    def _provenance(self, operation: Operation, barrier: Barrier) -> Provenance:
+        return Provenance(
             operation.purpose, operation.identity, barrier.generation, self._catalogue.end, operation.entry.at_us
         )
+
+    def _find(self, operation: Operation, barrier: Barrier, ends: Sequence[int] | None) -> list[DeltaBlock]:
+        collector = operation.collector()
+        read_accepted(self._cluster, self._catalogue, self._model, operation.start, collector.take, ends=ends)
+        model = self._catalogue.model(self._model.name)  # it may have gained a table that accepted blocks name
+        provenance = self._provenance(operation, barrier)
         settings = self._cluster.topic_settings(topics.deltas(self._model.name))
         limit = min(int(settings["max.message.bytes"]) - BATCH_OVERHEAD, MAX_BLOCK_BYTES)
         limits = BlockLimits(model.max_rows_a_block, limit)

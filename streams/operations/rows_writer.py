@@ -108,9 +108,13 @@ class RowsWriter:
         )
         return cut(ShardedRows(self._table, keys[order], deltas[order], None, starts), template, self._limits)
 
-    def check_generation(self) -> None:
-        """Raises RolledBack if the model was rolled back since this attempt began: what came later was rejected."""
-        if self._read_barrier().generation != self.barrier.generation:
+    def check_generation(self, since: int | None = None) -> None:
+        """Raises RolledBack if the model was rolled back since this attempt began: what came later was rejected.
+
+        Args:
+            since: the generation in which the first attempt began, where there was an earlier one.
+        """
+        if self._read_barrier().generation != (self.barrier.generation if since is None else since):
             raise RolledBack(
                 f"model {self._model.name} was rolled back while {self.identity} ran",
                 hint="look at `ekko states`, then run it again if it is still wanted",

@@ -6,11 +6,12 @@ import pytest
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.epochs import EpochRange
-from ekko.schemas.errors import Fenced, GapError, RolledBack
-from ekko.streams.log import read_all
+from ekko.schemas.errors import CommitUncertain, Fenced, GapError, NotReady, RolledBack
+from ekko.streams.log import Output, read_all
 from ekko.streams.manager.barriers import rolling_back
 from ekko.streams.manager.history import source_partitions
 from ekko.streams.memory.faults import Fate, Faults
+from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.operations.operation import Outcome
 from tests.simulation.truth import Truth
 from tests.streams.operations.world import MODEL, World, same
@@ -88,7 +89,7 @@ def test_a_reinstated_range_is_as_if_there_had_been_no_rollback(seed: int) -> No
 
 
 @pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.REPLY_LOST, Fate.HANGING])
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_whatever_becomes_of_a_transaction_everything_is_taken_back_once(
     fate: Fate, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,34 @@ def test_whatever_becomes_of_a_transaction_everything_is_taken_back_once(
     assert same(world.rows(), expected)
     entries = [Codec().decode(record.value) for record in read_all(world.cluster, topics.audit("ctr"))]
     assert [entry.action for entry in entries] == ["retract"]
+
+
+def test_what_anothers_open_transaction_hides_is_waited_for() -> None:
+    world = World(5)
+    world.publish()
+    world.barrier()
+    expected = world.rows(without="bad", epochs=EpochRange(0, 0))
+
+    class Trainers(Faults):
+        """Before the retraction's rows are written somebody begins a transaction in every shard, and hangs."""
+
+        begun = 0
+
+        def interrupt(self, moment: str) -> None:
+            self.begun += moment == "begin"
+            if moment == "begin" and self.begun == 2:
+                cluster = MemoryCluster(world.broker, Nth(1, Fate.HANGING))
+                trainer = cluster.transactional_writer("trainer")
+                with pytest.raises(CommitUncertain):
+                    trainer.transact([Output(partition, b"noise") for partition in source_partitions(world.model)])
+
+    assert world.run(world.retraction(EpochRange(0, 0)), Trainers()).rows > 0
+    with pytest.raises(NotReady, match="was not read to"):
+        world.run(world.retraction(EpochRange(0, 0)))
+    for _ in range(3_000):
+        world.broker.clock()  # time passes
+    assert world.run(world.retraction(EpochRange(0, 0))) == Outcome(0, 0), "what it has published itself is seen"
+    assert same(world.rows(), expected)
 
 
 def test_a_newer_operation_fences_an_older_one(monkeypatch: pytest.MonkeyPatch) -> None:
