@@ -4,8 +4,9 @@ The demo's learner trains on its synthetic stream with drift; every interaction 
 with those of 30 s ago (the baseline cohort). The monitor's board judges the buckets with the detectors that it has in
 production, on event time with its own grace period: what is left out is only the way of a signal through Kafka.
 
-After 100 s the trainer goes bad in one of four ways. `detection_s` runs from the first poisoned update to the verdict
-`corrupt`; 10 clean runs beside it count false alarms. NaN needs no detection: the publisher refuses it at the door.
+After 100 s the trainer goes bad in one of five ways. `detection_s` runs from the first poisoned update to the verdict
+`corrupt`; 10 clean runs beside it count false alarms. Steps that are NaN are refused by the publisher, so they never
+reach a row; what it tells the monitor then is what is judged. `detection_live` plays the same through the real monitor.
 """
 
 import json
@@ -15,20 +16,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ekko.ops.demo.keyed import KeyedRows
 from ekko.ops.demo.learner import Learner
 from ekko.ops.demo.model import Batch, logits, take_batch
 from ekko.ops.demo.synthetic import synthetic_interactions
+from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.epochs import Verdict
+from ekko.schemas.errors import OutOfRange
+from ekko.schemas.signals import OUT_OF_RANGE
 from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.detectors import GRADIENTS
 from ekko.streams.health.proposals import from_signal
 from ekko.streams.health.standard import LOSS, WATCHED, standard_detectors
 from ekko.streams.monitor.settings import MonitorSettings
+from ekko.streams.publisher.batches import check_batch, quantise
 
 DIM = 9
+TABLE = TableDeclaration("embedding", DIM)
 RATE, BATCH = 500, 25
 SECONDS, POISON_AT = 190, 100
 BASELINE_AGE_S = 30
@@ -53,10 +60,11 @@ def unharmed(batch: Batch, _rng: np.random.Generator) -> Batch:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to go bad: what the trainer learns from, and by how much it overdoes it."""
+    """A way to go bad: what the trainer learns from, by how much it overdoes it, which share of its steps is NaN."""
 
     poison: Poison = unharmed
     rate_factor: float = 1.0
+    nan_share: float = 0.0
 
 
 WAYS = {
@@ -64,6 +72,7 @@ WAYS = {
     "exploding_rate": Way(rate_factor=30.0),
     "stale_features": Way(stale_features),
     "slightly_high_rate": Way(rate_factor=5.0),
+    "nan": Way(nan_share=0.5),
 }
 
 
@@ -94,9 +103,21 @@ class Scene:
                 losses = np.logaddexp(0.0, scores) - batch.labels * scores
                 self._add(LOSS, cohort, number, float(losses.sum()), len(losses))
             step = self.learner.learn(way.poison(batch, self.rng))
+            if self.rng.random() < way.nan_share:
+                self._refuse(step.keys, np.full_like(step.deltas, np.nan), number)
+                continue
             deltas = step.deltas * np.float32(way.rate_factor)
             self.rows.rows[self.rows.slots(step.keys)] += deltas
             self._add(GRADIENTS, "live", number, float(np.abs(deltas).sum()), len(deltas))
+
+    def _refuse(self, keys: NDArray[np.uint64], deltas: NDArray[np.float32], second: int) -> None:
+        """As a publisher does: what it cannot quantise is refused as a whole, and counted."""
+        try:
+            quantise(check_batch(TABLE, keys, deltas, None), 1, seed=0, sequence=second)
+        except OutOfRange:
+            self._add(OUT_OF_RANGE, "live", second, float(len(keys)), len(keys))
+            return
+        raise AssertionError("NaN was let in")
 
     def _add(self, metric: str, cohort: str, second: int, amount: float, count: int) -> None:
         key = metric, cohort, float(second)
