@@ -35,6 +35,7 @@ from ekko.schemas.errors import EkkoError, RolledBack
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.bench.detection import detection
+from tests.bench.store_work import machine
 from tests.ops.deployment import Deployment
 
 BLOCK = 20_000
@@ -237,6 +238,7 @@ def main() -> None:
     arguments.add_argument("--dim", type=int, default=64, help="values a row")
     arguments.add_argument("--changed", type=int, default=1_000_000, help="rows that are changed and rolled back")
     given = arguments.parse_args()
+    say(f"machine: {machine()}")
     found = measure(given.rows, given.dim, given.changed)
     say(json.dumps(found | detection()))
 
