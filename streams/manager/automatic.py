@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.epochs import Verdict
 from ekko.schemas.errors import FormatError
 from ekko.schemas.signals import AuditEntry, Signal
 from ekko.streams.health.proposals import Proposal, from_signal
@@ -54,7 +55,7 @@ class AutomaticRollback:
         audit: the trail so far: what a predecessor has done counts, too.
 
     Attributes:
-        alarm: why a person was called last; "" if nobody was.
+        alarm: why a person was called; "" if nobody was, or the model is well again.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class AutomaticRollback:
         proposal = self._proposals.poll()
         if proposal is None or tenure.barrier.serves_pinned:
             return False
+        if proposal.verdict is Verdict.HEALTHY:
+            self.alarm = ""
         now_us = int(now_s * 1e6)
         tenure.write_states(suspected(list(tenure.states.values()), proposal, now_us))
         action = answer(proposal, tenure.barrier, tenure.states, self._rollbacks_us, now_us=now_us, limit=self._limit)

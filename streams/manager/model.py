@@ -101,6 +101,8 @@ class ModelManager:
     @property
     def alarm(self) -> str:
         """Why a person is needed; "" if nobody is."""
+        if self.tenure is not None and self.tenure.barrier.serves_pinned:
+            return f"state {self.tenure.barrier.pinned} is served in place of live rows"
         return "" if self._automatic is None else self._automatic.alarm
 
     def barrier_now(self) -> None:

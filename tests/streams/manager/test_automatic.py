@@ -125,6 +125,11 @@ def test_after_the_last_rollback_the_pinned_state_is_served_until_a_person_says_
     scene.propose(Verdict.HEALTHY, 0)  # what readers see now says nothing about the live rows
     scene.run(30)
     assert {epoch for epoch, verdict in scene.verdicts().items() if verdict is H} == before
+    assert "is served in place" in scene.manager.alarm
+    successor = Scene(memory, limit=1)  # knows it from the barrier
+    successor.now_s = scene.now_s
+    successor.run(30)
+    assert "is served in place" in successor.manager.alarm
     assert [epoch for epoch, state in memory.states().items() if state.pinned] == [barrier.served]
     assert memory.barriers()[0][-1].served == barrier.served
     actions = [entry.action for entry in read_audit(memory.cluster, memory.codec, memory.model)]
@@ -139,6 +144,10 @@ def test_what_policy_forbids_is_left_to_a_person(memory: World, reason: str, cap
     scene.propose(Verdict.CORRUPT, scene.now_s - 1)
     scene.run(1)
     assert "needs a person" in caplog.text
+    assert scene.manager.alarm
+    scene.propose(Verdict.HEALTHY, 0)
+    scene.run(1)
+    assert not scene.manager.alarm
     assert memory.barriers()[0][-1].voids == ()
 
 
