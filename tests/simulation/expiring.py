@@ -209,9 +209,9 @@ class ExpiringWorld(World):
             trainer.keys = self.input.keys
 
     def _give_up_states(self) -> None:
-        epoch = self.input._last().epoch
-        if epoch > 1:
-            self.input._amend(withdrawing(range(epoch - 1)), "withdrawal")
+        last = self.input._last()
+        if last.epoch > 1:
+            self.input._amend(withdrawing(set(range(last.epoch - 1)) - {last.pinned}), "withdrawal")
 
     def _let_retention_pass(self) -> None:
         """A retraction reads the source log as far back as it likes."""
@@ -221,7 +221,14 @@ def expiring_scenario(seed: int) -> Scenario:
     """The world of a seed, with more ticks and keys that rest at times; only the expiry operator retracts."""
     scenario = scenario_of(seed)
     return replace(
-        scenario, retractions=0.0, withdrawals=0.0, commands=0.0, ticks=2 * scenario.ticks, keys=max(12, scenario.keys)
+        scenario,
+        retractions=0.0,
+        withdrawals=0.0,
+        commands=0.0,
+        condemnations=0.0,
+        rollbacks=max(0.01, scenario.rollbacks),
+        ticks=2 * scenario.ticks,
+        keys=max(12, scenario.keys),
     )
 
 
