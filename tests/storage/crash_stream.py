@@ -79,7 +79,16 @@ class Reference:
                 sums = self.sums.setdefault(epoch, np.zeros((KEYS, DIM), np.int32))
                 sums[numbers] += deltas
             self.position += 1
+            if self.position % OPERATIONS_AN_EPOCH == 0:
+                self._settle(bound_at(epoch_of(self.position - 1)))  # the next operation raises it further
         self.sums = {epoch: sums for epoch, sums in self.sums.items() if epoch not in self.void}
+
+    def _settle(self, bound: int) -> None:
+        """No void reaches below the bound: what is there is one sum, so that a long run does not grow."""
+        old = [epoch for epoch in self.sums if -1 < epoch < bound]
+        base = self.sums.setdefault(-1, np.zeros((KEYS, DIM), np.int32))
+        for epoch in old:
+            base += self.sums.pop(epoch) * (epoch not in self.void)
 
     def checksum(self, as_of: int | None = None) -> int:
         rows = np.zeros((KEYS, DIM), np.int32)

@@ -75,6 +75,62 @@ def test_any_flipped_byte_is_noticed_or_harmless(folder: Path, tmp_path: Path) -
     assert noticed > 20
 
 
+@pytest.fixture(scope="module")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store whose journals are large enough to have files of their own; a late delta has changed one."""
+    folder = tmp_path_factory.mktemp("large") / "store"
+    keys = np.arange(LARGE, dtype=np.uint64)
+    with opened(folder) as store:
+        for epoch in range(3):
+            store.apply("embedding", epoch, epoch, keys, uniform_deltas(LARGE, epoch + 1))
+            store.flush(store.state)
+        store.apply("embedding", 3, 1, keys[: LARGE // 2], uniform_deltas(LARGE // 2, 50))
+        store.flush(store.state)
+    return folder
+
+
+def harmed(folder: Path, target: Path, file: Path, harm: Callable[[Path], None]) -> list[tuple[int, int, int]] | None:
+    """What a copy of the store tells once one of its files was harmed; None if it says that it is corrupt."""
+    shutil.copytree(folder, target)
+    harm(target / file.relative_to(folder))
+    found = content_or_error(target)
+    if isinstance(found, StoreCorrupt):
+        assert str(target) in found.message
+        assert found.hint
+        with pytest.raises(StoreCorrupt):
+            check_folder(target)
+    shutil.rmtree(target)
+    return None if isinstance(found, StoreCorrupt) else found
+
+
+def test_a_flipped_byte_in_any_file_of_large_journals_is_noticed_or_harmless(
+    large_folder: Path, tmp_path: Path
+) -> None:
+    expected = content(large_folder)
+    random = np.random.default_rng(1)
+    noticed = {}
+    for file in sorted(path for path in large_folder.glob("**/*") if path.is_file() and path.stat().st_size):
+        for place in random.integers(0, file.stat().st_size, 3).tolist():
+
+            def flip(path: Path, place: int = place) -> None:
+                data = bytearray(path.read_bytes())
+                data[place] ^= 0x10
+                path.write_bytes(data)
+
+            found = harmed(large_folder, tmp_path / "hurt", file, flip)
+            assert found in (None, expected), file
+            noticed[file.suffix] = noticed.get(file.suffix, 0) + (found is None)
+    assert noticed[".sst"] > 10
+
+
+def test_every_file_of_rows_and_journals_is_missed(large_folder: Path, tmp_path: Path) -> None:
+    tables = files(large_folder, "*.sst")
+    assert len(tables) >= 6, "journals have files of their own"
+    for file in tables:
+        for harm in (cut_in_half, Path.unlink):
+            assert harmed(large_folder, tmp_path / "hurt", file, harm) is None, file
+
+
 def cut_in_half(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
@@ -174,6 +230,29 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, rows: int) -> None:
         expected = [store.checksum("embedding", state) for state in range(3)]
     with opened(tmp_path / "store") as store:
         assert [store.checksum("embedding", state) for state in range(3)] == expected
+
+
+def test_a_disk_that_became_read_only_is_told_and_survived(tmp_path: Path) -> None:
+    """The file system refuses every new file, as one that was remounted read-only after an error."""
+    keys = np.arange(FEW, dtype=np.uint64)
+    with opened(tmp_path / "store") as store:
+        store.apply("embedding", 0, 0, keys, uniform_deltas(FEW))
+        store.flush(store.state)
+        store.apply("embedding", 1, 1, keys, uniform_deltas(FEW))
+        incoming = tmp_path / "store" / "incoming"
+        incoming.rmdir()
+        incoming.write_bytes(b"")  # permissions would not stop the tests' user, if that is root
+        with pytest.raises(StoreUnwritable) as caught:
+            store.flush(store.state)
+        assert str(tmp_path) in caught.value.message
+        assert caught.value.hint
+        assert (store.lookup("embedding", keys)[0] == 2).all()
+        incoming.unlink()
+        incoming.mkdir()
+        store.flush(store.state)
+    with opened(tmp_path / "store") as store:
+        assert (store.lookup("embedding", keys)[0] == 2).all()
+        assert (store.lookup("embedding", keys, 1)[0] == 1).all()
 
 
 def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
