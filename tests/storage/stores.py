@@ -12,6 +12,10 @@ from ekko.schemas.quantize import Int32s
 from ekko.storage.store import Store
 
 DIM = 64
+ROWS = 3_000
+LARGE = 20_000
+"""More cells than are written in the store's own process."""
+
 MODEL = ModelDeclaration("ctr", 2, 1, (TableDeclaration("embedding", DIM),), incarnation=7)
 
 
@@ -34,3 +38,9 @@ def keys_of(*keys: int) -> UInt64s:
 
 def uniform_deltas(count: int, value: int = 1, dim: int = DIM) -> Int32s:
     return np.full((count, dim), value, dtype=np.int32)
+
+
+def content(folder: Path) -> list[tuple[int, int, int]]:
+    """Checksums as of every state; opening is allowed to fail."""
+    with opened(folder) as store:
+        return [(state, store.checksum("embedding", state), store.row_count("embedding")) for state in range(5)]
