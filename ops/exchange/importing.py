@@ -114,6 +114,7 @@ def _import(
 ) -> int:
     """Rows published, over all attempts."""
     rows = 0
+    generation: int | None = None
     for attempt in range(1, _ATTEMPTS + 1):
         at_us = int(time.time() * 1e6)
         entry = AuditEntry(
@@ -125,6 +126,8 @@ def _import(
             details={"operation": job.identity, "rows": str(job.file.rows)},
         )
         with closing(RowsImport(target, job.table, job.identity, at_us)) as operation:
+            generation = operation.barrier.generation if generation is None else generation
+            operation.check_generation(generation)
             try:
                 for published in _publish(operation, job, request, entry, progress):
                     rows += published
@@ -132,7 +135,7 @@ def _import(
                 if attempt == _ATTEMPTS:
                     raise
                 continue
-            operation.check_generation()
+            operation.check_generation(generation)
             return rows
     raise AssertionError("every attempt ends by a return or raises")
 
