@@ -18,8 +18,8 @@ from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.streams.catalogue import Catalogue
+from ekko.streams.groups import Group
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.kafka.inspection import KafkaInspection
 from ekko.streams.log import Partition
 from ekko.streams.monitor.app import Monitor
 from ekko.streams.monitor.settings import GROUP, MonitorSettings, broker_settings
@@ -59,8 +59,8 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
 
     monitor_settings.data.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared)
-    inspection = KafkaInspection(address.bootstrap, address.kafka)
-    watched = central_cluster(settings), inspection, tuple(catalogue.models), monitor_settings.stall_s
+    cluster = central_cluster(settings)
+    watched = cluster, cluster.group(GROUP), tuple(catalogue.models), monitor_settings.stall_s
     threading.Thread(target=_end_if_stalled, args=watched, name="stall watch", daemon=True).start()
     monitor.run()
     if monitor.restart:
@@ -68,14 +68,15 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very command that runs
 
 
-def _end_if_stalled(cluster: KafkaCluster, inspection: KafkaInspection, models: Iterable[str], stall_s: float) -> None:
+def _end_if_stalled(cluster: KafkaCluster, group: Group, models: Iterable[str], stall_s: float) -> None:
     partitions = [Partition(topics.signals(model), 0) for model in models]
     patience = max(1, round(stall_s / _LOOK_S))
     watch = StallWatch(patience)
     while True:
         time.sleep(_LOOK_S)
         try:
-            waiting = watch.look(cluster.bounds(partitions), inspection.group_places(GROUP))
+            places = {partition: place.offset for partition, place in group.committed(partitions).items()}
+            waiting = watch.look(cluster.bounds(partitions), places)
         except EkkoError:  # brokers away, or a model deleted, which the app follows: no fault of the monitor's
             watch = StallWatch(patience)
             continue

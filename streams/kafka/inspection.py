@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicCollection
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
@@ -11,7 +11,6 @@ from confluent_kafka.admin._resource import ResourceType
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed
 from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import ClientErrors
-from ekko.streams.log import Partition
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -83,13 +82,6 @@ class KafkaInspection:
             name: frozenset(each.name for each in self._result(future, f"rights on {name}").authorized_operations or ())
             for name, future in futures.items()
         }
-
-    def group_places(self, group: str) -> dict[Partition, int]:
-        """The next offset of each partition that a consumer group has committed; raises as `broker_settings`."""
-        asked = ConsumerGroupTopicPartitions(group)
-        (future,) = self._admin.list_consumer_group_offsets([asked], request_timeout=self._timeout_s).values()
-        found = self._result(future, f"places of group {group}").topic_partitions or ()
-        return {Partition(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
 
     def _result(self, future: "Future[_Result]", doing: str) -> _Result:
         try:
