@@ -111,6 +111,7 @@ class Flusher:
         for name, table in self._tables.items():
             empty, waiting = self.empty.pop(name, _NONE), self.waiting.get(name, _NONE)
             kept = table.remove(empty)
+            waiting = table.arena.in_use(waiting)
             old = table.arena.arrivals.take(waiting) < bound
             table.arena.dirty[waiting[old]] = 1  # the next flush takes their cells from the disk
             self.waiting[name] = np.concatenate((waiting[~old], kept))
@@ -167,7 +168,7 @@ class Flusher:
     def _mark_all_dirty(self) -> None:
         """After a failed commit: which of the captured rows and entries still are what they were is not known."""
         for table in self._tables.values():
-            table.arena.dirty[: table.arena.top] = 1
+            table.arena.dirty[: table.arena.top] = table.arena.arrivals[: table.arena.top] >= 0
             table.pool.dirty[: table.pool.top] = table.pool.places[: table.pool.top] != 0
 
     def _number(self) -> None:

@@ -12,6 +12,8 @@ from ekko.storage.engine.pinned import COLUMN_BYTES as PINNED_BYTES
 
 _COLUMN_BYTES = 8 + 4 + 4 + 4 + 4 + 1 + 8 + PINNED_BYTES
 
+_FREE = -1
+
 
 def row_bytes(dim: int) -> int:
     """Memory of a row with its columns and its share of the index."""
@@ -40,8 +42,8 @@ class Arena:
         rows: int32[capacity, dim], the current rows. keys: uint64, whose row it is.
         versions: uint32, odd while the row or its journal entries are being written; see `reading`.
         heads: newest journal entry of the slot + 1, 0 for none. newest: that entry's label + 1.
-        arrivals: last epoch in which a delta of the key arrived. dirty: not 0 if changed since
-            the last flush, see `capture`.
+        arrivals: last epoch in which a delta of the key arrived, -1 while the slot is free.
+        dirty: not 0 if changed since the last flush, see `capture`.
         hashes: uint64, hash of the row as last made durable (0: no row on disk).
     """
 
@@ -70,13 +72,19 @@ class Arena:
         """Give out a slot for every key (distinct, absent); their rows are zero."""
         slots = self._slots.take(len(keys))
         self.keys[slots] = keys
+        self.arrivals[slots] = 0
         return slots
+
+    def in_use(self, slots: Slots) -> Slots:
+        """Those of the slots that are not free."""
+        used: Slots = slots[self.arrivals.take(slots) >= 0]
+        return used
 
     def free(self, slots: Slots) -> None:
         """Take back slots with zero rows that no index and no journal names any more."""
         versions = self.begin_write(slots)
         self.keys[slots] = ~self.keys.take(slots)  # so that a reader who is late does not take it for its own
-        self.arrivals[slots] = 0
+        self.arrivals[slots] = _FREE
         self.heads[slots] = 0
         self.newest[slots] = 0
         self.end_write(slots, versions)

@@ -80,9 +80,11 @@ class Table(ApplyingTable):
     def remove(self, slots: Slots) -> Slots:
         """Forget those of the slots that hold nothing: a zero row, no journal entry, nothing to be made durable.
 
+        A slot may be named twice, or be free by now: given back twice, it would become two keys' row.
         The slots that have only a journal entry are returned, to be tried again.
         """
         arena = self.arena
+        slots = distinct(arena.in_use(slots))
         entries = self.pool.follow(arena.heads.take(slots), slots, np.full(len(slots), _ABOVE_ALL))
         idle = (arena.dirty.take(slots) == 0) & (arena.hashes.take(slots) == 0)
         idle &= ~nonzero_rows(arena.rows.take(slots, axis=0))

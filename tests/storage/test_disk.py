@@ -211,3 +211,20 @@ def test_rows_that_are_zero_leave_the_disk_and_the_memory(tmp_path: Path) -> Non
     with database(tmp_path / "store") as rows:
         assert len([key for key in rows.keys(from_key=b"R") if key < b"S"]) == 3
     assert check_folder(tmp_path / "store").tables[0].rows == 3
+
+
+def test_a_slot_that_is_given_up_is_given_out_once(tmp_path: Path) -> None:
+    gone, first, second = (np.arange(100, dtype=np.uint64) + np.uint64(start) for start in (0, 1_000, 2_000))
+    with opened(tmp_path / "store") as store:
+        for value in (3, -3):
+            store.apply("embedding", 1, 1, gone, uniform_deltas(100, value))
+        store.flush(store.state)  # zero rows, whose cells wait for the bound to rise
+        for value in (3, -3):
+            store.apply("embedding", 1, 1, gone, uniform_deltas(100, value))
+        store.raise_bound(2)
+        for _ in range(4):
+            store.flush(store.state)  # the cells leave the disk by two ways at once
+        store.apply("embedding", 2, 2, first, uniform_deltas(100, 4))
+        store.apply("embedding", 2, 2, second, uniform_deltas(100, 5))
+        assert (store.lookup("embedding", first)[0] == 4).all()
+        assert (store.lookup("embedding", second)[0] == 5).all()
