@@ -32,12 +32,14 @@ class ChildSpec:
         command: program and arguments.
         environment: variables over those of the supervisor.
         ends: exit code 0 means that its work is done; else every exit is followed by a restart.
+        stop_s: it has this long from SIGTERM to SIGKILL, however long others have taken to stop before it.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     ends: bool = False
+    stop_s: float = 0.0
 
 
 class Child:

@@ -1,13 +1,19 @@
 """The processes of a run, as the commands that anybody would start them with."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from ekko.ops.broker.folder import DataFolder
+from ekko.ops.broker.process import ORPHAN_TIMEOUT_S
 from ekko.ops.demo.child import ChildSpec
 from ekko.ops.demo.plan import DemoPlan
 
 EPOCH_INTERVAL_S = 5
 HEALTHY_AFTER_S = 15
 """Longer than detection takes: a state of which a bad trainer is part must not pass for healthy."""
+BROKER_STOP_S = 45.0
+"""Longer than `Broker` needs to stop its Java, by SIGKILL if it must (2 x 20 s): killed before, it leaves an orphan."""
 EKKO = (sys.executable, "-c", "from ekko.ops.cli import main; main()")
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -17,7 +23,17 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUF
 def broker(plan: DemoPlan) -> ChildSpec:
     """Apache Kafka."""
     port = plan.bootstrap.rpartition(":")[2]
-    return _ekko(plan, "broker", "broker", "--data", str(plan.folder / "broker"), "--port", port)
+    data = str(_broker_folder(plan).path)
+    return _ekko(plan, "broker", "broker", "--data", data, "--port", port, stop_s=BROKER_STOP_S)
+
+
+@contextmanager
+def broker_gone(plan: DemoPlan) -> Iterator[None]:
+    """On leaving, after the supervisor: wait for a Java whose `ekko broker` was killed; its watcher is stopping it."""
+    try:
+        yield
+    finally:
+        _broker_folder(plan).await_orphan(ORPHAN_TIMEOUT_S)
 
 
 def data_plane(plan: DemoPlan) -> list[ChildSpec]:
@@ -44,6 +60,10 @@ def learning(plan: DemoPlan) -> list[ChildSpec]:
     ]
 
 
-def _ekko(plan: DemoPlan, name: str, *arguments: str, ends: bool = False) -> ChildSpec:
+def _broker_folder(plan: DemoPlan) -> DataFolder:
+    return DataFolder(plan.folder / "broker")
+
+
+def _ekko(plan: DemoPlan, name: str, *arguments: str, ends: bool = False, stop_s: float = 0.0) -> ChildSpec:
     environment = {**ENVIRONMENT, "EKKO_DATA": str(plan.folder)}
-    return ChildSpec(name, (*EKKO, *arguments), environment, ends)
+    return ChildSpec(name, (*EKKO, *arguments), environment, ends, stop_s)

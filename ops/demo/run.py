@@ -86,7 +86,7 @@ def run(
     empty_folder(folder)
     plan.write()
     interactions.save(plan.folder / STREAM_FILE)
-    with Supervisor(plan.folder) as supervisor:
+    with processes.broker_gone(plan), Supervisor(plan.folder) as supervisor:
         _log_to(plan.folder / "logs" / "demo.log")
         model = _set_up(plan, supervisor, tell)
         for spec in processes.learning(plan):

@@ -11,6 +11,7 @@ from ekko.schemas.errors import EkkoError
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 10.0
+"""For all of them together; `ChildSpec.stop_s` is what one has in any case."""
 
 
 class Supervisor:
@@ -38,7 +39,7 @@ class Supervisor:
         self._thread.join()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for child in reversed(self._children.values()):  # what was started last knows those before it
-            child.stop(deadline - time.monotonic())
+            child.stop(max(deadline - time.monotonic(), child.spec.stop_s))
 
     def start(self, spec: ChildSpec) -> None:
         """Start a process and supervise it from now on."""

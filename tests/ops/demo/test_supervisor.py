@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ekko.ops.demo import child as child_module
+from ekko.ops.demo import supervisor as supervisor_module
 from ekko.ops.demo.child import Child, ChildSpec, ProcessFailed
 from ekko.ops.demo.supervisor import Supervisor
 
@@ -70,6 +71,30 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path):
         assert pid is not None
         supervisor.stop("stubborn", timeout_s=0.2)
         assert not psutil.pid_exists(pid)
+
+
+def test_one_with_processes_of_its_own_may_stop_them_though_others_took_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A broker's command that is killed in its turn, because the monitor was slow, leaves its Java behind."""
+    monkeypatch.setattr(supervisor_module, "STOP_TIMEOUT_S", 0.2)
+    orderly = """
+import signal, sys, time
+def end(*_):
+    time.sleep(1)
+    print("stopped in good order", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(60)
+"""
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(ChildSpec("orderly", (sys.executable, "-c", orderly), stop_s=20.0))
+        supervisor.start(ChildSpec("stubborn", (sys.executable, "-c", stubborn)))
+        for name in ("orderly", "stubborn"):
+            wait_until((tmp_path / "logs" / f"{name}.log").read_text)
+    assert (tmp_path / "logs" / "orderly.log").read_text() == "up\nstopped in good order\n"
 
 
 def test_one_that_keeps_dying_ends_the_demo_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

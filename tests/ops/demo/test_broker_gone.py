@@ -1,0 +1,50 @@
+"""A demo that has ended leaves no Java behind, even if the command that watches over it was killed at the end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from ekko.ops.broker.folder import DataFolder
+from ekko.ops.demo import processes
+from ekko.ops.demo.plan import DemoPlan
+from ekko.ops.demo.run import make_plan
+from ekko.ops.demo.supervisor import Supervisor
+from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
+
+STREAM = synthetic_interactions(1, SyntheticShape(interactions=200, users=20, items=20, periods=2))
+TIMEOUT_S = 60.0
+
+
+def java_of(plan: DemoPlan) -> psutil.Process:
+    deadline = time.monotonic() + TIMEOUT_S
+    while (pid := DataFolder(plan.folder / "broker").living_pid()) is None:
+        assert time.monotonic() < deadline, "no broker was started"
+        time.sleep(0.02)
+    return psutil.Process(pid)
+
+
+def test_the_broker_is_gone_after_its_command_was_killed(tmp_path: Path):
+    plan = make_plan(tmp_path, STREAM, seconds=10)
+    with processes.broker_gone(plan):
+        with Supervisor(plan.folder) as supervisor:
+            supervisor.start(processes.broker(plan))
+            java = java_of(plan)
+            command = java.ppid()
+            supervisor.stop("broker", timeout_s=0.0)  # SIGKILL at once: the Java is its watcher's now
+            assert not psutil.pid_exists(command)
+        assert java.is_running(), "it ended too soon to put the wait to the test"
+    assert not psutil.pid_exists(java.pid)
+
+
+def test_a_broker_that_still_starts_is_stopped_with_the_rest(tmp_path: Path):
+    plan = make_plan(tmp_path, STREAM, seconds=10)
+    with processes.broker_gone(plan), Supervisor(plan.folder) as supervisor:
+        supervisor.start(processes.broker(plan))
+        os.kill(java_of(plan).pid, signal.SIGKILL)
+        while not supervisor.restarts()["broker"]:
+            time.sleep(0.02)
+        java = java_of(plan)
+    assert not psutil.pid_exists(java.pid)
