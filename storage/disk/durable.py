@@ -60,8 +60,8 @@ class Durable(Protocol):
         """
         ...
 
-    def erase(self, prefix: bytes) -> None:
-        """Delete every cell under `prefix`; needs no atomicity, the manifest has ceased to name them."""
+    def erase(self, prefixes: Sequence[bytes]) -> None:
+        """Delete every cell under the prefixes; needs no atomicity, the manifest has ceased to name them."""
         ...
 
     def manifest(self) -> bytes | None:

@@ -222,8 +222,8 @@ class Flusher:
             self.empty[name] = np.concatenate((self.empty.get(name, _NONE), part.slots[~part.present]))
             self.waiting[name] = np.concatenate((self.waiting.get(name, _NONE), part.slots[waits]))
         self.flushed = capture.state
-        for number in capture.garbage:
-            self._durable.erase(journal_prefix(number))
+        if capture.garbage:
+            self._durable.erase([journal_prefix(number) for number in sorted(capture.garbage)])
         self.erased = set(capture.garbage)
 
     def _part(self, name: str, table: TableCapture, capture: Capture) -> Part:

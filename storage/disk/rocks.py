@@ -43,12 +43,8 @@ from ekko.storage.engine.cells import COMMITS, MANIFEST, VOIDS, end_of
 _CELLS_AT_ONCE = 8192
 _INLINE_CELLS = 4096
 """Smaller files are written on the spot (some milliseconds): no helper process is asked, or started, for them."""
-
-_BLOCK_CACHE_BYTES = 64 << 20
-_BACKGROUND_JOBS = 2
 _RUNS = 8
-"""Flushes that are merged into the base at a time: each merge reads and writes all of it, so few and large ones leave
-the processor to the applies; rows are read from disk only at a start."""
+"""Flushes merged at a time: each merge reads and writes the whole base, and rows are read from disk only at a start."""
 
 DATABASE, _INCOMING = "rocksdb", "incoming"
 
@@ -109,10 +105,11 @@ class RocksDurable:
             self._builder.reset()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def erase(self, prefix: bytes) -> None:
-        """Delete all cells under `prefix` by one range tombstone."""
+    def erase(self, prefixes: Sequence[bytes]) -> None:
+        """One range tombstone a prefix, and one file for all of them."""
         try:
-            self._database.delete_range(prefix, end_of(prefix))
+            for prefix in prefixes:
+                self._database.delete_range(prefix, end_of(prefix))
             self._database.flush()
         except Exception as error:
             raise unwritable(self._path, error) from error
@@ -266,7 +263,7 @@ def _opened(path: Path) -> Rdict:
 @functools.cache
 def _cache() -> Cache:
     """One block cache for all stores of the process."""
-    return Cache(_BLOCK_CACHE_BYTES)
+    return Cache(64 << 20)
 
 
 @functools.cache
@@ -289,10 +286,13 @@ def _options() -> Options:
     options.set_block_based_table_factory(table)
     options.set_compression_type(DBCompressionType.none())
     options.set_paranoid_checks(enabled=True)
-    options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_max_background_jobs(2)
     options.set_level_zero_file_num_compaction_trigger(_RUNS)
-    options.set_level_zero_slowdown_writes_trigger(4 * _RUNS)
-    options.set_level_zero_stop_writes_trigger(8 * _RUNS)
+    # Erasures and voids are a few bytes: they must not wait for merges that have no processor.
+    options.set_level_zero_slowdown_writes_trigger(1 << 30)
+    options.set_level_zero_stop_writes_trigger(1 << 30)
+    options.set_soft_pending_compaction_bytes_limit(0)
+    options.set_hard_pending_compaction_bytes_limit(0)
     options.set_target_file_size_base(256 << 20)
     options.set_max_bytes_for_level_base(1 << 30)
     options.set_write_buffer_size(4 << 20)

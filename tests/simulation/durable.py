@@ -51,9 +51,9 @@ class MemoryDurable:
             else:
                 under.pop(key, None)
 
-    def erase(self, prefix: bytes) -> None:
+    def erase(self, prefixes: Sequence[bytes]) -> None:
         """See `Durable.erase`."""
-        for known in [known for known in self._disk.cells if known.startswith(prefix)]:
+        for known in [known for known in self._disk.cells if known.startswith(tuple(prefixes))]:
             self._doom.pass_moment("while erasing")
             del self._disk.cells[known]
 
