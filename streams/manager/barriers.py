@@ -1,6 +1,6 @@
 """What the next barrier says: a pure function of the last committed one and of what is asked for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ekko.schemas.epochs import Barrier, EpochRange
@@ -32,7 +32,8 @@ def following(last: Barrier, catalogue_end: int, written_us: int, amend: Amendme
 def rolling_back(to: int) -> Amendment:
     """Void everything from state `to` up to the barrier, and begin a new generation.
 
-    A pinned state in between has held voided deltas: state `to` is pinned in its place.
+    A pinned state in between has held voided deltas: state `to` is pinned in its place, or, where that had itself been
+    taken back, the one it was taken back to.
 
     Raises (when applied):
         StateUnavailable: no such state yet, or it is withdrawn; or the limit on voids is reached.
@@ -46,7 +47,9 @@ def rolling_back(to: int) -> Amendment:
         if len(barrier.voids) >= MAX_VOIDS:
             raise StateUnavailable(f"the model was rolled back {MAX_VOIDS} times already, which is the limit")
         void = EpochRange(to, barrier.epoch - 1)
-        pinned = to if barrier.pinned is not None and barrier.pinned in void else barrier.pinned
+        pinned = barrier.pinned
+        if pinned is not None and pinned in void:
+            pinned = _first_alike(to, barrier.voids)
         return replace(barrier, generation=barrier.generation + 1, voids=(*barrier.voids, void), pinned=pinned)
 
     return amend
@@ -80,9 +83,9 @@ def pinning(state: int, *, serve: bool = False) -> Amendment:
             raise StateUnavailable(f"state {state} does not exist: the last one is {barrier.epoch - 1}")
         if any(state in run for run in barrier.withdrawn):
             raise StateUnavailable(f"state {state} is withdrawn", hint="`ekko states MODEL` lists those that are left")
-        void = next((void for void in barrier.voids if void.first < state <= void.last), None)
-        if void is not None:
-            raise StateUnavailable(f"state {state} was taken back by a rollback", hint=f"pin state {void.first}")
+        alike = _first_alike(state, barrier.voids)
+        if alike != state:
+            raise StateUnavailable(f"state {state} was taken back by a rollback", hint=f"pin state {alike}")
         return replace(barrier, pinned=state, serves_pinned=serve)
 
     return amend
@@ -91,6 +94,13 @@ def pinning(state: int, *, serve: bool = False) -> Amendment:
 def unpinning(barrier: Barrier) -> Barrier:
     """Pin nothing any more; readers get live rows."""
     return replace(barrier, pinned=None, serves_pinned=False)
+
+
+def _first_alike(state: int, voids: Sequence[EpochRange]) -> int:
+    """The state to which `state` was taken back by these voids; itself if it was not."""
+    while (void := next((void for void in voids if void.first < state <= void.last), None)) is not None:
+        state = void.first
+    return state
 
 
 def united(runs: Iterable[EpochRange], more: Iterable[int]) -> tuple[EpochRange, ...]:

@@ -1,5 +1,6 @@
 """What the next barrier says."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -66,3 +67,10 @@ def test_united_runs_hold_the_same_states_and_are_as_few_as_can_be(
     expected = {state for run in runs for state in range(run.first, run.last + 1)} | more
     assert {state for run in result for state in range(run.first, run.last + 1)} == expected
     assert all(one.last + 1 < other.first for one, other in pairwise(result))
+
+
+def test_a_pin_moves_to_a_state_that_was_not_itself_taken_back() -> None:
+    pinned = replace(beginning(0), epoch=7, voids=(EpochRange(3, 4),), pinned=6)
+    assert following(pinned, 0, 0, rolling_back(4)).pinned == 3
+    assert following(pinned, 0, 0, rolling_back(5)).pinned == 5
+    assert following(pinned, 0, 0, rolling_back(7)).pinned == 6
