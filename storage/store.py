@@ -177,10 +177,12 @@ class Store(StoreStates):
     def keep_voids(self) -> None:
         """Make durable what was undone, at the cost of one small write: a start undoes it again in what was flushed.
 
+        Before the first flush none are kept: there is nothing to undo them in, nor a manifest to say whose they are.
+
         Raises:
             StoreUnwritable: it is not durable yet; call again.
         """
-        if self._directory.voids != self._kept:
+        if self.flushed is not None and self._directory.voids != self._kept:
             self._durable.keep_voids(encode_voids(self._directory.voids))
             self._kept = self._directory.voids
 

@@ -6,6 +6,7 @@ not with time.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from ekko.schemas.epochs import Barrier, ModelState, Verdict
 from ekko.streams.manager.verdicts import last_healthy
@@ -48,7 +49,7 @@ def to_withdraw(
             slots[slot] = min(slots.get(slot, state), state, key=lambda one: (_RANK[one.verdict], one.epoch))
     kept |= {state.epoch for state in slots.values()}
     given_up = {state.epoch for state in left} - kept
-    if given_up and not kept & set(range(min(given_up))) and not any(0 in run for run in barrier.withdrawn):
+    if given_up and min(given_up) < min(kept, default=inf) and not any(0 in run for run in barrier.withdrawn):
         given_up |= {0} if _is_beyond(min(left, key=lambda one: one.epoch), now_us, tiers) else set()
     return given_up
 

@@ -53,6 +53,8 @@ class Lanes:
         self._settled = Settled()
         self.rows: list[tuple[str, int, np.ndarray, np.ndarray]] = []
         """(table, effective epoch, keys, deltas) of everything sent."""
+        self.written: dict[Partition, int] = {}
+        """Partition -> offset after the last record that was committed to it."""
 
     def reconnect(self) -> None:
         """A new writer, after the broker was away."""
@@ -62,7 +64,9 @@ class Lanes:
         return Partition(topics.lane(self.model.name, self.region_name, lane), shard)
 
     def write(self, *outputs: Output) -> list[int]:
-        return self._writer.transact(outputs)
+        offsets = self._writer.transact(outputs)
+        self.written |= {output.partition: offset + 1 for output, offset in zip(outputs, offsets, strict=True)}
+        return offsets
 
     def block(self, lane: Lane, shard: int, **fields: object) -> LaneBlock:
         """The next block of a lane, its seq and all; `fields` replace what is right by what a test wants."""
@@ -163,6 +167,7 @@ class Replica:
         observer: AppliedObserver | None = None,
     ) -> None:
         self._cluster = lanes.cluster
+        self._lanes = lanes
         self.catalogue = Catalogue(lanes.cluster)
         self.catalogue.refresh()
         assert lanes.region.incarnation is not None
@@ -186,14 +191,22 @@ class Replica:
                 quiet = 0
             else:
                 quiet += 1
-                time.sleep(0.02)  # markers are written a little after a commit is answered
+                time.sleep(0.02)
         if flush:
             self.store.flush(self.applier.state)
 
     def _at_the_ends(self) -> bool:
+        """Whether all that was written is read.
+
+        Transaction markers are written after a commit is answered, on a busy machine long after. Until then the stable
+        ends know nothing of what was committed; `written` does.
+        """
         positions = self.applier._progress.positions(self.applier.halted)
         ends = self._cluster.bounds(positions)
-        return self.applier.stopped is not None or all(ends[p].end <= offset for p, offset in positions.items())
+        written = self._lanes.written
+        return self.applier.stopped is not None or all(
+            max(ends[partition].end, written.get(partition, 0)) <= offset for partition, offset in positions.items()
+        )
 
     def rows(self, table: str = "embedding", as_of: int | None = None) -> dict[int, list[int]]:
         parts = list(self.store.items(table, as_of))

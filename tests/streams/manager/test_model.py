@@ -11,6 +11,7 @@ from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.barriers import following, rolling_back
 from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, read_states, source_partitions
 from ekko.streams.manager.model import ModelManager
+from ekko.streams.manager.retention import CALENDAR_DAYS, TIERS
 from ekko.streams.manager.rollback import Region
 from ekko.streams.manager.settings import ManagerSettings
 from ekko.streams.manager.tenure import Tenure
@@ -132,14 +133,41 @@ def test_old_states_are_withdrawn_and_at_last_forgotten(memory: World) -> None:
     for number in range(900):
         one.step(1000.0 + 300 * number, {})
     one.close()
+    written_s = {barrier.epoch: barrier.written_us / 1e6 for barrier in memory.barriers()[0]}
     withdrawn = memory.barriers()[0][-1].withdrawn
     states = memory.states()
-    assert {state.verdict for state in states.values() if any(state.epoch in run for run in withdrawn)} == {
-        Verdict.WITHDRAWN
+    assert {epoch for epoch, state in states.items() if state.verdict is Verdict.WITHDRAWN} == {
+        epoch for epoch in states if any(epoch in run for run in withdrawn)
     }
     assert 0 in withdrawn[0]
-    assert min(states) > 200
+    now_s, tier_s = 1000.0 + 300 * 899, TIERS[-1].age_s
+    assert set(written_s) - set(states) > set(range(3, 200)), "without a record: forgotten"
+    assert set(states) == first_of_days(written_s) | {
+        epoch for epoch, at_s in written_s.items() if now_s - at_s < tier_s
+    }
+    assert {states[epoch].verdict for epoch in written_s.keys() & states if now_s - written_s[epoch] >= tier_s} == {
+        Verdict.WITHDRAWN
+    }
     assert len([state for state in states.values() if state.verdict is Verdict.CANDIDATE]) < 100
+
+    for day in (2, 4):  # when all that was written before this day is beyond the calendar's bound
+        later = ModelManager(memory.connect(), memory.codec, memory.model, settings, lambda: 5)
+        for _ in range(2):
+            later.step(86_400.0 * (day + CALENDAR_DAYS), {})
+        later.close()
+        newest = memory.barriers()[0][-1].epoch
+        left = {epoch for epoch in first_of_days(written_s) if written_s[epoch] > 86_400 * day}
+        assert len(left) == max(0, 4 - day)
+        states = memory.states()
+        assert {epoch for epoch in states if epoch in written_s} == left
+        assert {states[epoch].verdict for epoch in left} <= {Verdict.WITHDRAWN}
+        assert states[newest].verdict is Verdict.CANDIDATE
+
+
+def first_of_days(written_s: dict[int, float]) -> set[int]:
+    """The first state of each day: the calendar by which expiry knows how old an epoch is."""
+    days = {int(at_s // 86_400) for at_s in written_s.values()}
+    return {min(epoch for epoch, at_s in written_s.items() if at_s // 86_400 == day) for day in days}
 
 
 class Once(Faults):
