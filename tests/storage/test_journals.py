@@ -111,3 +111,15 @@ def test_withdrawing_the_bound_itself_raises_it(tmp_path: Path) -> None:
         assert value(store, 3) == 110
         store.undo(EpochRange(3, 4))
         assert value(store) == 110
+
+
+@pytest.mark.parametrize("first", [3, 4])
+def test_what_was_undone_is_undone_on_disk_too(tmp_path: Path, first: int) -> None:
+    """Of an epoch that is the key's newest one, and of two epochs at once."""
+    with opened(tmp_path / "store") as store:
+        trained(store, flushed=True)
+        store.undo(EpochRange(first, 4))
+        store.flush(store.state)
+    with opened(tmp_path / "store") as store:
+        assert value(store) == sum(10**epoch for epoch in range(1, first))
+        assert value(store, 2) == 10
