@@ -26,7 +26,7 @@ from tests.simulation.machines import Machine
 from tests.simulation.replica import Replica
 from tests.simulation.scenario import Scenario, scenario_of
 from tests.simulation.truth import Truth
-from tests.simulation.world import Event, World
+from tests.simulation.world import Event, World, live_through
 
 _NOT_NOW = (CommitUncertain, Fenced, NotReady, RolledBack, StateUnavailable, TimeoutError, TransactionAborted)
 _ROWS_A_CHUNK = 3
@@ -237,11 +237,5 @@ def simulate_expiring(seed: int, trace: Callable[[str], None] = lambda _: None) 
     scenario = expiring_scenario(seed)
     trace(repr(scenario))
     world = ExpiringWorld(scenario, trace)
-    with world.environment.clock.installed():
-        try:
-            world.live()
-            world.come_to_rest()
-            world.check()
-        finally:
-            world.end()
+    live_through(world)
     return world

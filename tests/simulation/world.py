@@ -250,7 +250,11 @@ def simulate(seed: int, trace: Callable[[str], None] = lambda _: None) -> None:
     """Run one seed; raises AssertionError naming the law that was broken."""
     scenario = scenario_of(seed)
     trace(repr(scenario))
-    world = World(scenario, trace)
+    live_through(World(scenario, trace))
+
+
+def live_through(world: World) -> None:
+    """Let a world live, come to rest, and be judged; raises AssertionError naming the law that was broken."""
     with world.environment.clock.installed():
         try:
             world.live()
