@@ -1,8 +1,7 @@
 """RocksDB as the keeper of a store, and the only importer of rocksdict.
 
 Cells never pass through RocksDB's memtable: each commit is sorted files, written beside the database, synced, and
-ingested together, atomically (measured: 0.9-2.5 M rows/s against 0.1-0.3 M for writes). They need no log: the lanes
-are it.
+ingested together, atomically (measured: 0.9-2.5 M rows/s against 0.1-0.3 M for writes). The lanes are their log.
 """
 
 import functools
@@ -72,9 +71,13 @@ class RocksDurable:
         try:
             self._remove_orphans()
             self._database = _opened(path)
-            self._commits = self._checked_commits()
         except BaseException:
             self._release()
+            raise
+        try:
+            self._commits = self._checked_commits()
+        except BaseException:
+            self.close()
             raise
 
     def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -99,7 +102,7 @@ class RocksDurable:
             self._noted.write(number)
         except EkkoError:
             raise
-        except Exception as error:  # rocksdict raises bare Exception for all that RocksDB reports
+        except Exception as error:  # rocksdict has no other
             raise unwritable(self._path, error) from error
         finally:
             self._builder.reset()
@@ -138,13 +141,15 @@ class RocksDurable:
         reads.set_readahead_size(4 << 20)
         flat = chain.from_iterable(self._database.items(from_key=prefix, read_opt=reads))
         reached = prefix
-        while data := b"".join(islice(flat, 2 * _CELLS_AT_ONCE)):
-            try:
+        try:
+            while data := b"".join(islice(flat, 2 * _CELLS_AT_ONCE)):
                 keys, values = split_cells(prefix, data, width)
-            except ValueError as error:
-                raise corrupt(self._path, error) from error
-            reached = prefix + int(keys[-1]).to_bytes(8, "big") + b"\0"
-            yield keys, values
+                reached = prefix + int(keys[-1]).to_bytes(8, "big") + b"\0"
+                yield keys, values
+        except ValueError as error:
+            raise corrupt(self._path, error) from error
+        finally:
+            del flat  # an iterator keeps the database open after `close`, and a traceback would keep the iterator
         self._check_end(reached, reads)
 
     def _check_end(self, reached: bytes, reads: ReadOptions) -> None:
@@ -153,9 +158,12 @@ class RocksDurable:
         cells.seek(reached)
         try:
             cells.status()
+            more = cells.valid()
         except Exception as error:
             raise corrupt(self._path, error) from error
-        if cells.valid():
+        finally:
+            del cells  # as above
+        if more:
             raise corrupt(self._path, "a scan ended before its end")
 
     def fetch(self, prefix: bytes, keys: UInt64s, width: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
@@ -198,20 +206,17 @@ class RocksDurable:
 
     def _checked_commits(self) -> int:
         """Commits so far; RocksDB opens at an older one, and says nothing, when its own manifest has lost its end."""
-        stored = self._value(COMMITS)
-        commits = int.from_bytes(stored, "big") if stored else 0
+        commits = int.from_bytes(self._value(COMMITS) or b"", "big")
         expected = self._noted.read()
         if commits < expected:
-            self._database.close()
             raise corrupt(self._path, f"{expected} commits were made, only {commits} of them are there")
         return commits
 
     def _value(self, key: bytes) -> bytes | None:
         try:
-            value: bytes | None = self._database.get(key)
+            return self._database.get(key)
         except Exception as error:
             raise corrupt(self._path, error) from error
-        return value
 
 
 def write_files(folder: Path, batch: Batch, number: int) -> None:
@@ -220,17 +225,14 @@ def write_files(folder: Path, batch: Batch, number: int) -> None:
     Large journals have files of their own: as nothing lies under their keys yet, RocksDB puts them at the bottom, where
     no compaction moves them again.
     """
-    files = 0
-    together = []
-    for cells in sorted(batch.cells, key=lambda cells: cells.prefix):
-        if cells.prefix > MANIFEST or len(cells.keys) <= _INLINE_CELLS:
-            together.append(cells)
-            continue
-        writer = _writer(folder / f"{files}.sst")
+    ordered = sorted(batch.cells, key=lambda cells: cells.prefix)
+    alone = [cells for cells in ordered if cells.prefix < MANIFEST and len(cells.keys) > _INLINE_CELLS]
+    for file, cells in enumerate(alone):
+        writer = _writer(folder / f"{file}.sst")
         write_cells(writer, cells)
         writer.finish()
-        files += 1
-    writer = _writer(folder / f"{files}.sst")
+    together = [cells for cells in ordered if cells.prefix > MANIFEST or len(cells.keys) <= _INLINE_CELLS]
+    writer = _writer(folder / f"{len(alone)}.sst")
     for cells in together:
         if cells.prefix < MANIFEST:
             write_cells(writer, cells)
@@ -249,15 +251,12 @@ def _writer(file: Path) -> SstFileWriter:
 
 
 def _opened(path: Path) -> Rdict:
-    database = path / DATABASE
-    options = _options()
-    new = not database.exists() or not any(database.iterdir())
-    options.create_if_missing(new)
+    database, options = path / DATABASE, _options()
+    options.create_if_missing(not database.exists() or not any(database.iterdir()))
     try:
-        opened = Rdict(str(database), options)
+        return Rdict(str(database), options)
     except Exception as error:
         raise corrupt(path, error) from error
-    return opened
 
 
 @functools.cache

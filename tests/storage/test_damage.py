@@ -71,6 +71,25 @@ def harmed(folder: Path, target: Path, file: Path, harm: Callable[[Path], None])
     return None if isinstance(found, StoreCorrupt) else found
 
 
+def open_files(folder: Path) -> list[str]:
+    """Files under a folder that this process holds open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [str(link.readlink()) for link in links if link.exists() and str(link.readlink()).startswith(str(folder))]
+
+
+def test_a_store_that_is_found_corrupt_is_closed_at_once(large_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(large_folder, tmp_path / "hurt")
+    for file in files(tmp_path / "hurt", "*.sst"):
+        cut = bytearray(file.read_bytes())
+        cut[len(cut) // 2] ^= 1
+        file.write_bytes(cut)
+    for reading in (content, check_folder):
+        with pytest.raises(StoreCorrupt) as caught:
+            reading(tmp_path / "hurt")
+        assert "block checksum mismatch" in caught.value.message
+        assert not open_files(tmp_path / "hurt"), "the error, still at hand, must not keep the database open"
+
+
 def test_a_flipped_byte_in_any_file_of_large_journals_is_noticed_or_harmless(
     large_folder: Path, tmp_path: Path
 ) -> None:
