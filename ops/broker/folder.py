@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from ekko.ops.broker.distribution import FORMATTED
+from ekko.ops.broker.distribution import FORMATTED, MAIN_CLASS
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.jars import RESOURCES
 
@@ -89,24 +89,24 @@ class DataFolder:
 
     def living_pid(self) -> int | None:
         """Return the pid of the broker that runs here now; a pid that another program has got since is stale."""
-        last = self.last_run()
-        if last is None:
-            return None
-        try:
-            process = psutil.Process(last.pid)
-            alive = process.status() != psutil.STATUS_ZOMBIE and str(self.properties) in process.cmdline()
-        except psutil.Error:
-            return None
-        return last.pid if alive else None
+        living = self._living()
+        return living.pid if living is not None else None
+
+    def _living(self) -> psutil.Process | None:
+        """Find the broker by its command line: whoever was killed before it could write the note has left one, too."""
+        for process in psutil.process_iter(["cmdline", "status"]):
+            alive = process.info["status"] != psutil.STATUS_ZOMBIE
+            if alive and (process.info["cmdline"] or [])[-2:] == [MAIN_CLASS, str(self.properties)]:
+                return process
+        return None
 
     def await_orphan(self, timeout_s: float) -> None:
         """Wait until a broker whose starter was killed has ended: its watcher is stopping it now."""
-        pid, last = self.living_pid(), self.last_run()
-        if pid is None or last is None:
+        process, last = self._living(), self.last_run()
+        if process is None:
             return
         try:
-            process = psutil.Process(pid)
-            if process.ppid() != last.started_by:
+            if last is None or process.ppid() != last.started_by:
                 process.wait(timeout_s)
         except (psutil.NoSuchProcess, psutil.TimeoutExpired):
             return

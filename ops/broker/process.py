@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from ekko.ops.broker import ports
-from ekko.ops.broker.distribution import Distribution, load
+from ekko.ops.broker.distribution import MAIN_CLASS, Distribution, load
 from ekko.ops.broker.errors import BrokerError
 from ekko.ops.broker.folder import DataFolder, Running
-from ekko.ops.watcher import dismiss, watch
+from ekko.ops.watcher import dismiss, start_watched
 
 READY_LINE = b"Kafka Server started"
 POLL_S = 0.02
@@ -98,22 +98,13 @@ class Broker:
         self.folder.lay(distribution.home)
         self.folder.write_properties(self.host, port, controller_port, self._properties)
         command = distribution.command(
-            "kafka.Kafka", str(self.folder.properties), heap_mb=self._heap_mb, flags=self._jvm_flags
+            MAIN_CLASS, str(self.folder.properties), heap_mb=self._heap_mb, flags=self._jvm_flags
         )
         with self.folder.log.open("ab") as log:
             logged_before = log.tell()
-            # A session of its own: Ctrl-C in a terminal reaches us, and we stop the broker in good order.
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.folder.path,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process, self._watcher = start_watched(command, log, folder=self.folder.path)
         self._port, self._controller_port = port, controller_port
         self.folder.write_running(Running(self._process.pid, port, controller_port, os.getpid()))
-        self._watcher = watch(self._process.pid)
         try:
             self._await_ready(logged_before)
         except BaseException:

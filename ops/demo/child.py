@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ekko.ops.watcher import dismiss, watch
+from ekko.ops.watcher import dismiss, start_watched
 from ekko.schemas.errors import EkkoError
 
 FIRST_DELAY_S = 0.1
@@ -63,16 +63,9 @@ class Child:
 
     def start(self, now_s: float) -> None:
         """Start it, in a session of its own: Ctrl-C reaches the supervisor, which stops all in good order."""
+        environment = {**os.environ, **self.spec.environment}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.spec.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.spec.environment},
-                start_new_session=True,
-            )
-        self._watcher = watch(self._process.pid)
+            self._process, self._watcher = start_watched(self.spec.command, log, environment=environment)
         self._started_s = now_s
         self._due_s = None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ekko.ops.broker import ports
-from ekko.ops.watcher import dismiss, watch
+from ekko.ops.watcher import dismiss, start_watched
 
 LOOPBACK = "127.0.0.1"
 INHERITED = re.compile(r"HOME|LANG|EKKO_CACHE|(PIP|SSL|REQUESTS)_\w+|\w+_(PROXY|proxy)")
@@ -132,18 +132,12 @@ class Containers:
                 "service_healthy": self.await_healthy,
                 "service_completed_successfully": self.await_completed,
             }[condition["condition"]](other, deadline)
-        command = [*self._entrypoint, *self.services[name]["command"]]
+        command = [self.local(name, word) for word in [*self._entrypoint, *self.services[name]["command"]]]
         with (self.folder / f"{name}.log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                [self.local(name, word) for word in command],
-                env=self.environment(name),
-                cwd=self.workdir(name),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self.processes[name], watcher = start_watched(
+                command, log, folder=self.workdir(name), environment=self.environment(name)
             )
-        self._watchers.append(watch(self.processes[name].pid))
+        self._watchers.append(watcher)
 
     def await_healthy(self, name: str, deadline: float) -> None:
         """Wait until the service's health check passes."""
