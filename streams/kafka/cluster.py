@@ -82,14 +82,14 @@ class KafkaCluster:
         self._errors = ClientErrors(bootstrap)
         self._knows_leaders = False
         try:
-            self._admin = AdminClient(self._settings | {"error_cb": self._errors}, logger=log)
+            self._admin = AdminClient(self._settings | {"error_cb": self._errors.reports}, logger=log)
             self._errors.serve = self._admin.poll
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
 
     def _client(self) -> tuple[dict[str, Any], ClientErrors]:
         errors = ClientErrors(self._bootstrap)
-        return {**self._settings, "error_cb": errors}, errors
+        return {**self._settings, "error_cb": errors.reports}, errors
 
     def _producer_settings(self, extra: Mapping[str, Any]) -> tuple[dict[str, Any], ClientErrors]:
         settings, errors = self._client()

@@ -34,7 +34,7 @@ class KafkaInspection:
         self._errors = ClientErrors(bootstrap)
         self._timeout_s = timeout_s
         try:
-            own = {"bootstrap.servers": bootstrap, "error_cb": self._errors, "allow.auto.create.topics": False}
+            own = {"bootstrap.servers": bootstrap, "error_cb": self._errors.reports, "allow.auto.create.topics": False}
             configuration: dict[str, Any] = {**settings, **own}
             self._admin = AdminClient(configuration, logger=log)
         except KafkaException as error:

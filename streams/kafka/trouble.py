@@ -38,28 +38,44 @@ SLICE_S = 0.25
 """A long wait is cut into these, so that such a failure ends it at once and not at its time-out."""
 
 
+class Reports:
+    """What librdkafka reports on the side, its `error_cb`: the reason behind a bare 'timed out'.
+
+    It knows no client, so a client is freed the moment its owner lets go of it. One that hangs in a cycle is collected
+    as garbage whenever and by whatever thread happens to collect: perhaps one of librdkafka's own, in a callback.
+    """
+
+    def __init__(self) -> None:
+        self.last: KafkaError | None = None
+        self.fatal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take one report."""
+        if error.code() != ALL_BROKERS_DOWN:  # says no more than the reports before it
+            self.last = error
+        if error.code() in FOR_GOOD:
+            self.fatal = error
+
+
 class ClientErrors:
-    """Remembers what librdkafka reports on the side: the reason behind a bare 'timed out'."""
+    """A client's reports, and the errors of ours that they mean."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._last: KafkaError | None = None
-        self.fatal: KafkaError | None = None
+        self.reports = Reports()
         self.serve: Callable[[float], object] = lambda _timeout_s: None
         """The client's own `poll`: reports wait there until somebody serves them, and blocking calls do not."""
 
-    def __call__(self, error: KafkaError) -> None:
-        """Take one report (librdkafka's `error_cb`)."""
-        if error.code() != ALL_BROKERS_DOWN:  # says no more than the reports before it
-            self._last = error
-        if error.code() in FOR_GOOD:
-            self.fatal = error
+    @property
+    def fatal(self) -> KafkaError | None:
+        """The reported failure that no retry mends, if any."""
+        return self.reports.fatal
 
     def _serve(self) -> None:
         try:
             self.serve(0.0)
         except KafkaException as error:  # a transactional client raises its fatal error in every call from then on
-            self(error.args[0])
+            self.reports(error.args[0])
 
     def no_use_waiting(self, deadline: float) -> bool:
         """Whether to stop waiting: `deadline` (monotonic seconds) has passed, or no retry mends what is reported."""
@@ -71,7 +87,7 @@ class ClientErrors:
         self._serve()
         # A bare 'no answer' says less than what was reported on the side; any other answer is the reason itself.
         bare = error is None or error.code() in NO_ANSWER
-        reason = self.fatal or (self._last if bare else None) or error
+        reason = self.fatal or (self.reports.last if bare else None) or error
         detail = reason.str() if reason is not None else "no answer"
         return ConnectionFailed(
             f"{doing} failed at {self._bootstrap}: {detail}",

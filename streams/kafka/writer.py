@@ -82,7 +82,7 @@ class KafkaWriter:
             return call()
         except (KafkaException, SystemError) as error:
             reason = kafka_error(error)
-            self._errors(reason)
+            self._errors.reports(reason)
             raise self._errors.connection_failed("writing", reason) from error
 
     def purge(self) -> None:
