@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ekko.streams.fanout.admission import OpenEpoch
 from ekko.streams.log import Record
@@ -30,7 +31,7 @@ def _nothing(start: int, end: int) -> Iterator[Record]:
 
 
 class HeldRecords:
-    """The records of one shard that wait, in order of their offsets.
+    """The records of one shard that wait: in order of their offsets, those that were handed out and added again last.
 
     Args:
         bound: bytes of records that may be kept, and that are handed out at a time; whoever reads once needs none.
@@ -66,12 +67,14 @@ class HeldRecords:
         self._waiting.append(_Waiting(record.offset, epoch, record if kept else None))
 
     def take(self, count: int) -> Iterator[tuple[Record, OpenEpoch]]:
-        """Hand out the first `count`, or as many as the bound allows: those wait no longer unless added again.
+        """Hand out some of the first `count`, one at least: those wait no longer unless added again.
+
+        No more than the bound allows, and than can be read again in one go.
 
         Raises:
             GapError, ConnectionFailed: the source log does not give them again.
         """
-        first = [self._waiting[index] for index in range(min(count, len(self._waiting)))]
+        first = self._rising(count)
         gone = [waiting.offset for waiting in first if waiting.record is None]
         again = self._fetch(gone[0], gone[-1] + 1) if gone else iter(())
         handed_bytes = 0
@@ -86,3 +89,12 @@ class HeldRecords:
             handed_bytes += len(record.value or b"")
             if handed_bytes >= self._bound:
                 return
+
+    def _rising(self, count: int) -> list[_Waiting]:
+        """The first `count` at most, up to where offsets begin anew."""
+        first: list[_Waiting] = []
+        for waiting in islice(self._waiting, count):
+            if first and waiting.offset < first[-1].offset:
+                break
+            first.append(waiting)
+        return first

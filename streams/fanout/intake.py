@@ -1,5 +1,6 @@
 """Reading one shard of the source log: epochs, voids, blocks that must wait for the catalogue, and what arrived."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,19 @@ class Intake:
             self._decided(verdict, record, self.epoch)
         self.position = record.offset + 1
         return isinstance(verdict, Barrier)
+
+    def take_arrivals(self, catalogue_end: int) -> Iterator[Arrivals]:
+        """What arrived, with every held record that can be decided now; in parts, as large as held records may be.
+
+        Raises:
+            As `reconsider`.
+        """
+        while True:
+            self.reconsider(catalogue_end)
+            arrivals, self.arrivals = self.arrivals, {}
+            yield arrivals
+            if not self._undecided:
+                return
 
     def reconsider(self, catalogue_end: int) -> None:
         """Decide about held records, now that the catalogue is read up to `catalogue_end`; some of them at a time.

@@ -14,7 +14,7 @@ from ekko.schemas.epochs import is_void
 from ekko.schemas.errors import GapError
 from ekko.schemas.hashing import UInt64s, splitmix64
 from ekko.streams.fanout.context import RegionContext
-from ekko.streams.fanout.intake import Intake
+from ekko.streams.fanout.intake import Arrivals
 from ekko.streams.fanout.pending import Group, Pending
 from ekko.streams.fanout.rows import Bools, combine
 from ekko.streams.fanout.shard import ShardFanout
@@ -96,11 +96,12 @@ class Recomputation:
         for records in self._read(self._context.central, source, start, end):
             for record in records:
                 intake.read(record)
-            intake.reconsider(self._context.catalogue.end)
-            self._overflown = not self._collect(intake)
-            if self._overflown:
-                return
-            yield
+            for arrivals in intake.take_arrivals(self._context.catalogue.end):
+                self._overflown = not self._collect(arrivals)
+                if self._overflown:
+                    return
+                yield
+            intake.refusals = []
         for lane in Lane:
             topic = topics.lane(self._model.name, self._context.region.name, lane)
             start, end = self._shard.sequencer.lane_range(lane, self.arrival)
@@ -109,10 +110,8 @@ class Recomputation:
                     self._subtract(record)
                 yield
 
-    def _collect(self, intake: Intake) -> bool:
+    def _collect(self, arrivals: Arrivals) -> bool:
         """Add what was read to what was found; False where there is no room for it."""
-        arrivals, intake.arrivals = intake.arrivals, {}
-        intake.refusals = []
         for (group, table), parts in arrivals.items():
             updates = combine(parts)
             updates = updates.select(self._in_range(updates.keys))

@@ -88,10 +88,9 @@ class ShardFanout:
         Refusals are told once more, for an earlier writer may not have read the catalogue far enough to decide; their
         key is the origin, so that no more than one of them stays.
         """
-        self.intake.reconsider(self._catalogue.end)
-        arrivals, self.intake.arrivals = self.intake.arrivals, {}
-        for (group, table), parts in arrivals.items():
-            self._wait(group, table, combine(parts))
+        for arrivals in self.intake.take_arrivals(self._catalogue.end):
+            for (group, table), parts in arrivals.items():
+                self._wait(group, table, combine(parts))
         self.sequencer.resume([barrier.epoch for barrier in self.intake.barriers])
         self.intake.barriers = []
         self.pending.drop(self.intake.voids)

@@ -166,6 +166,22 @@ def test_records_that_wait_are_kept_within_a_bound_and_read_again_beyond_it() ->
     assert reads, "most were not kept"
 
 
+def test_a_barrier_while_records_that_wait_are_gone_through_begins_anew() -> None:
+    liars = [replace(BLOCK, generation=0, catalogue=500) for _ in range(6)]
+    log = [record(message, offset) for offset, message in enumerate(liars)]
+    held = HeldRecords(2 * len(encode(liars[0])), lambda start, end: iter(log[start:end]))
+    catalogue = Catalogue(end=21, written_ms=9_000)
+    intake = fed(catalogue, [*liars], held)
+    intake.read(record(Barrier(INCARNATION, 1, 0, 21), 6))
+    intake.reconsider(catalogue.end)
+    intake.reconsider(catalogue.end)  # four of six are looked at, and wait again behind the others
+    intake.read(record(Barrier(INCARNATION, 2, 0, 21), 7))
+    for _ in range(8):
+        intake.reconsider(catalogue.end)
+    assert intake.held == 0
+    assert sorted(refusal.record.offset for refusal in intake.refusals) == list(range(6))
+
+
 def test_the_next_barrier_that_has_seen_the_offset_lets_the_block_in_where_it_arrived() -> None:
     late = replace(BLOCK, table="late", generation=0, catalogue=21)
     intake = fed(Catalogue(end=21, written_ms=9_000), [late, Barrier(INCARNATION, 1, 0, 21)])
