@@ -32,10 +32,14 @@ class Overview:
     served: int | None
     regions: dict[str, RegionProgress | None]
 
+    def shown(self, last: int) -> list[ModelState]:
+        """The pinned state, however old, and the newest `last`."""
+        return [state for state in self.states[:-last] if state.pinned] + self.states[-last:]
+
     def table(self, last: int, now_us: int) -> str:
-        """The newest `last` states for people; ages as of `now_us`, microseconds since 1970."""
+        """The states `shown` for people; ages as of `now_us`, microseconds since 1970."""
         table = Table("state", "generation", "verdict", "age", "offsets", *self.regions, "reason", box=None)
-        for state in self.states[-last:]:
+        for state in self.shown(last):
             table.add_row(
                 str(state.epoch),
                 str(state.generation),
@@ -55,7 +59,7 @@ class Overview:
         return " (pinned)" if state.pinned else ""
 
     def json_lines(self, last: int) -> str:
-        """The newest `last` states for programs."""
+        """The states `shown` for programs."""
         lines = [
             {
                 "state": state.epoch,
@@ -68,7 +72,7 @@ class Overview:
                 "offsets": state.offsets,
                 "regions": {name: _completeness(progress, state.epoch) for name, progress in self.regions.items()},
             }
-            for state in self.states[-last:]
+            for state in self.shown(last)
         ]
         return "".join(json.dumps(line) + "\n" for line in lines)
 

@@ -106,7 +106,7 @@ class Member:
         ready: every lane was read to the ends seen at start.
         models: what is readable here; durable: what would survive a kill -9 (as of the last flush).
         halted: "model/shard" -> why it stands still here.
-        undone: the last voids taken back since its start, oldest first.
+        undone: the last voids taken back, oldest first; those of earlier lives as far as they were announced.
     """
 
     region: str

@@ -15,7 +15,9 @@ def states(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     bootstrap: Bootstrap = None,
     config: Config = None,
-    last: Annotated[int, typer.Option(min=1, help="How many of the newest states to show.")] = 20,
+    last: Annotated[
+        int, typer.Option(min=1, help="How many of the newest states to show; the pinned one always is.")
+    ] = 20,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
 ) -> None:
     """List a model's states: verdict, age, source offsets, and which regions are complete at them.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.errors import EkkoError, FormatError, FormatTooNew, QueueFull
-from ekko.schemas.replicas import Member
+from ekko.schemas.replicas import Member, Undone
 from ekko.streams.log import Cluster, Output, Partition
 
 _log = logging.getLogger("ekko.store")
@@ -16,6 +16,9 @@ STALE_US = 10_000_000
 """A member not heard for ten announcements is not shown any more: it may be gone, and is certainly not fresh."""
 
 _LEAVE_TIMEOUT_S = 2.0
+
+_MOST_UNDONE = 64
+"""Voids of all models that one announcement tells of."""
 
 
 class Membership:
@@ -38,11 +41,16 @@ class Membership:
         self._writer = cluster.writer()
         self._reader = cluster.reader()
         self._reader.assign({self._partition: cluster.bounds([self._partition])[self._partition].low})
+        self._former: tuple[Undone, ...] = ()
         self.rival: str | None = None
         """Address of another process that announces itself under this replica's name."""
 
     def announce(self, member: Member) -> None:
-        """Tell where this replica stands now."""
+        """Tell where this replica stands now, and what it undid in an earlier life: no manager may have heard of it."""
+        if self._former:
+            known = {undone[:3] for undone in self._former}
+            new = tuple(undone for undone in member.undone if undone[:3] not in known)
+            member = replace(member, undone=(*self._former, *new)[-_MOST_UNDONE:])
         self._heard = {**self._heard, member.replica: member}
         if self._alone:
             return
@@ -71,6 +79,7 @@ class Membership:
         if member.replica == self._myself.replica and member.started_us != self._myself.started_us:
             if member.written_us > self._myself.started_us:
                 self.rival = member.address
+            self._former = member.undone
             return
         self._heard = {**self._heard, member.replica: member}
 

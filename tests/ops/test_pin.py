@@ -69,7 +69,7 @@ def test_a_pinned_state_is_served_in_place_of_live_rows_until_it_is_cleared(depl
     assert f"state {state}" in " ".join(
         line for line in deployment.ekko("status", check=False).stdout.splitlines() if "in place of live rows" in line
     )
-    assert "(pinned, served)" in deployment.ekko("states", model, "--last", "1000").stdout
+    assert "(pinned, served)" in deployment.ekko("states", model, "--last", "1").stdout
 
     for store in deployment.stores.values():  # it is in the log, so a new start knows it
         store.kill()
