@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
@@ -125,7 +125,7 @@ class Deployment:
     def trim(self, topic: str) -> None:
         """Retention passes: nothing of the topic that stands now is left."""
         ends = self.kafka.bounds(Partition(topic, shard) for shard in range(self.model.shards))
-        self._delete_before({partition: bounds.end for partition, bounds in ends.items()})
+        self.trim_before({partition: bounds.end for partition, bounds in ends.items()})
 
     def trim_source_before_last_healthy(self) -> None:
         """Retention passes: the source log begins with the barrier of the last healthy state."""
@@ -133,9 +133,10 @@ class Deployment:
         last = last_healthy(states.values())
         assert last is not None
         topic = topics.deltas(self.model.name)
-        self._delete_before({Partition(topic, shard): offset for shard, offset in enumerate(last.offsets)})
+        self.trim_before({Partition(topic, shard): offset for shard, offset in enumerate(last.offsets)})
 
-    def _delete_before(self, offsets: Mapping[Partition, int]) -> None:
+    def trim_before(self, offsets: Mapping[Partition, int]) -> None:
+        """Retention passes: nothing before these offsets is left."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         asked = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         for future in admin.delete_records(asked).values():
@@ -164,11 +165,23 @@ class Deployment:
         return [json.loads(line) for line in listed.splitlines()]
 
     def sums(self) -> SourceSums:
-        """The truth by the raw source log."""
+        """The truth by the raw source log: all that is acknowledged now, also what a barrier being written hides."""
         assert self.model.incarnation is not None
+        self._await_visible()
         sums = SourceSums(self.model.incarnation)
         sums.feed(read_all(self.kafka, topics.deltas(self.model.name)))
         return sums
+
+    def _await_visible(self) -> None:
+        partitions = [Partition(topics.deltas(self.model.name), shard) for shard in range(self.model.shards)]
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        asked = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
+        told = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10.0)
+        written = {Partition(tp.topic, tp.partition): future.result(10.0).offset for tp, future in told.items()}
+        deadline = time.monotonic() + 30.0
+        while any(bounds.end < written[at] for at, bounds in self.kafka.bounds(partitions).items()):
+            assert time.monotonic() < deadline, f"a transaction in {topics.deltas(self.model.name)} does not end"
+            time.sleep(0.01)
 
     def expected(self, before_epoch: int | None = None) -> int:
         """Checksum of the table by the raw source log."""
@@ -192,13 +205,16 @@ class Deployment:
         self.wait(what, lambda: set(self.checksums().values()) == {self.expected()})
 
     def wait_healthy(self, timeout_s: float = 60.0) -> int:
-        """Wait for a healthy state that holds all that was published until now; its number."""
+        """Wait for a healthy state that holds all that was published until now; its number.
+
+        It is not the next one: the next barrier may be committed, and its state not be published yet.
+        """
         opened = self.states()
         newest = opened[-1]["state"] if opened else 0
         found: list[int] = []
 
         def healthy() -> bool:
-            found[:] = [s["state"] for s in self.states() if s["state"] > newest and s["verdict"] == "healthy"]
+            found[:] = [s["state"] for s in self.states() if s["state"] > newest + 1 and s["verdict"] == "healthy"]
             return bool(found)
 
         self.wait("a healthy state", healthy, timeout_s)

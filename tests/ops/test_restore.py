@@ -1,6 +1,7 @@
 """`ekko snapshot` and `ekko restore` on real processes: a lost replica comes back elsewhere, bit for bit."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas.declarations import TableDeclaration
+from ekko.streams.catalogue.declaring import declare
+from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment, Process
@@ -49,6 +52,7 @@ def test_a_lost_replica_is_rebuilt_elsewhere_and_what_does_not_fit_is_refused(
         closed = deployment.local("snapshot", "--data", str(data), "--to", str(tmp_path / "closed"))
         assert "complete at state" in closed.stdout
         check_retention_is_refused(deployment, out, tmp_path / "late")
+        check_another_incarnation_is_refused(deployment, out, tmp_path / "anew")
 
 
 def check_refusals_and_restore(deployment: Deployment, out: Path, data: Path) -> None:
@@ -83,3 +87,18 @@ def check_retention_is_refused(deployment: Deployment, out: Path, data: Path) ->
     assert "offsets are gone" in late.stderr
     assert "offsets in 3 partitions in all" in late.stderr
     assert not any(data.glob("*@*")), "nothing was changed"
+
+
+def check_another_incarnation_is_refused(deployment: Deployment, out: Path, data: Path) -> None:
+    """A model deleted and declared again under its name is another model, whatever the snapshot holds."""
+    region, model = deployment.regions[0], deployment.model
+    deployment.ekko("model", "delete", model.name, "--yes")
+    gone = deployment.ekko("restore", str(out), "--region", region, "--data", str(data), check=False)
+    assert "was deleted" in gone.stderr
+    again = replace(model, incarnation=None)
+    declare(deployment.kafka, Declarations((), (again,)), lambda _: deployment.kafka)
+    other = deployment.ekko("restore", str(out), "--region", region, "--data", str(data), check=False)
+    assert (gone.returncode, other.returncode) == (1, 1)
+    assert f"is of model {model.name} of incarnation {model.incarnation}, the catalogue has" in other.stderr
+    assert "nothing was changed" in other.stderr
+    assert not any(data.glob("*@*"))

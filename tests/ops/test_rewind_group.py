@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,38 @@ def test_a_store_whose_group_was_reset_refuses_to_start_until_it_is_rewound(
         assert "set back" in deployment.ekko(*rewind, "--to-store", "--execute").stdout
         store.start()
         train(deployment)
-        store.end()
+        check_one_out_of_range_and_none_moves(deployment, group[0], rewind)
         assert "nobody has reset" in deployment.ekko(*rewind, "--to-store", check=False).stderr
+
+
+def check_one_out_of_range_and_none_moves(deployment: Deployment, group: str, rewind: list[str]) -> None:
+    """Case 52: of three partitions that were set, retention has passed one; each is told, and nothing is moved."""
+    deployment.stores[deployment.regions[0]].end()
+    express = f"{deployment.model.name}.{deployment.regions[0]}.express"
+    for shard in range(deployment.model.shards):
+        tool(deployment, group, "--reset-offsets", "--topic", f"{express}:{shard}", "--to-offset", "2", "--execute")
+    deployment.trim_before({Partition(express, 1): 5})
+    data, before = deployment.folder / deployment.regions[0], places(deployment, group)
+    folders = sorted(path.name for path in data.iterdir())
+    done = deployment.ekko(*rewind, "--to-group", "--execute", check=False)
+    assert done.returncode == 1
+    assert "1 of 3 partitions were set to what the log does not hold" in done.stderr
+    assert f"{express}[1]" in done.stderr
+    assert "3 offsets are gone" in done.stderr
+    assert "nothing was changed in any" in done.stderr
+    for shard, low in enumerate((0, 5, 0)):
+        line = rf"{re.escape(express)}\[{shard}\]: set to 2, the store stands at \d+, the log holds {low}\.\."
+        assert re.search(line, done.stdout), done.stdout
+    assert places(deployment, group) == before, "no partition was moved"
+    assert sorted(path.name for path in data.iterdir()) == folders, "nor was the store"
+    assert "set back" in deployment.ekko(*rewind, "--to-store", "--execute").stdout
+
+
+def places(deployment: Deployment, group: str) -> dict[Partition, int]:
+    """Where the group stands, by the broker."""
+    lanes = [Partition(f"{deployment.model.name}.{deployment.regions[0]}.express", s) for s in range(3)]
+    with closing(deployment.kafka.group(group)) as member:
+        return {partition: place.offset for partition, place in member.committed(lanes).items()}
 
 
 def train(deployment: Deployment) -> None:
