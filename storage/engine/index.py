@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ekko.schemas.hashing import UInt64s, splitmix64
 from ekko.storage.engine.memory import Array, Column
+from ekko.storage.engine.patience import Patience
 
 Slots = npt.NDArray[np.int64]
 
@@ -81,7 +82,12 @@ class KeyIndex:
         return self._probe(keys, self._home(keys, self.pages))
 
     def find_shared(self, keys: UInt64s) -> Slots:
-        """Slot of every key, -1 where absent; for readers: a miss counts only if its page was at rest meanwhile."""
+        """Slot of every key, -1 where absent; for readers: a miss counts only if its page was at rest meanwhile.
+
+        Raises:
+            NotReady: the writer died while it rewrote a page.
+        """
+        patience = Patience()
         slots = np.full(len(keys), -1, dtype=np.int64)
         pending = np.arange(len(keys))
         while pending.size:
@@ -97,6 +103,8 @@ class KeyIndex:
             if self.pages == pages:
                 missing = missing[moved]
             pending = pending[missing]
+            if pending.size:
+                patience.spend("a page of the index")
         return slots
 
     def insert(self, keys: UInt64s, slots: Slots, held: int) -> None:

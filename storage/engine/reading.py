@@ -5,13 +5,12 @@ between two looks at the versions and tries again, for those rows only, where th
 the writer never looks at readers, and a reader repeats a copy at most while its own row is being written.
 """
 
-import time
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ekko.schemas.errors import NotReady, StateUnavailable
+from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.disk.entry_source import EntrySource
@@ -20,15 +19,13 @@ from ekko.storage.engine.chains import oldest_since
 from ekko.storage.engine.index import KeyIndex, Slots
 from ekko.storage.engine.journal import JournalPool
 from ekko.storage.engine.memory import Array
+from ekko.storage.engine.patience import Patience
 from ekko.storage.engine.pinned import PinnedState
 
 Bools = npt.NDArray[np.bool_]
 
 _ROWS_AT_ONCE = 1024
 """Copies this short seldom meet a write; longer ones would try again more often."""
-
-_PATIENCE_S = 2.0
-"""A row is written within a millisecond: after this the writer must have died in the middle of it."""
 
 
 class TableReader:
@@ -50,7 +47,7 @@ class TableReader:
         """Rows of the keys, now or at the start of epoch `as_of`: int32[N, dim] (zero if absent), and bool[N] found.
 
         Raises:
-            NotReady: the writer died while it wrote one of the rows.
+            NotReady: the writer died while it wrote one of the rows, or of the index.
             StateUnavailable: `as_of` needs journal entries that only the store's own process can read from disk.
         """
         rows = np.empty((len(keys), self._dim), dtype=np.int32)
@@ -61,19 +58,13 @@ class TableReader:
 
     def _settle(self, keys: UInt64s, rows: Int32s, as_of: int | None) -> None:
         torn = self._attempt(keys, rows, as_of)
-        if not torn.size:
-            return
-        give_up = time.monotonic() + _PATIENCE_S
+        patience = Patience()
         while torn.size:
+            patience.spend("a row")
             again = np.empty((len(torn), self._dim), dtype=np.int32)
             still = self._attempt(keys[torn], again, as_of)
             rows[torn] = again
             torn = torn[still]
-            if torn.size and time.monotonic() > give_up:
-                raise NotReady(
-                    f"{len(torn)} rows stay half-written: the store process died while it applied",
-                    hint="restart the store; it recovers from its last flush and the lanes",
-                )
 
     def _attempt(self, keys: UInt64s, rows: Int32s, as_of: int | None) -> Slots:
         """Copy rows; the indices of those that were being written."""
@@ -104,9 +95,12 @@ class TableReader:
         rows[laid[resident]] = pool.values.take(places[resident], axis=0)
         if pinned and self._pinned.state != as_of:
             return np.arange(len(slots))  # another state was pinned meanwhile
-        if resident.all():
-            return np.empty(0, dtype=np.int64)
-        return self._fetch(slots, rows, laid[~resident], pool.labels.take(entries[~resident]))
+        unread = np.empty(0, dtype=np.int64)
+        if not resident.all():
+            unread = self._fetch(slots, rows, laid[~resident], pool.labels.take(entries[~resident]))
+        # Owner and label of an entry are two looks: between them it may have become another key's.
+        reused = pool.slots.take(entries) != slots[laid] + 1
+        return np.concatenate((unread, laid[reused]))
 
     def _fetch(self, slots: Slots, rows: Int32s, wanted: Slots, labels: Array) -> Slots:
         """Rows of the journal entries that only the disk has; the indices of those that are gone from there."""

@@ -1,18 +1,16 @@
 """What a store tells readers in other processes beside its rows: its version vector, and which states there are."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ekko.schemas.epochs import EpochRange
-from ekko.schemas.errors import NotReady
 from ekko.storage.engine.memory import Array, Column
+from ekko.storage.engine.patience import Patience
 
 _VECTOR_BYTES = 1 << 20
 _RANGES = 4096
-_PATIENCE_S = 2.0
 _VERSION, _LENGTH, _RANGE_COUNT, _SERVING, _COMPLETE, _BOUND, _CLOSED = range(7)
 
 BOARD_COLUMNS = (
@@ -90,17 +88,17 @@ class NoticeBoard:
         Raises:
             NotReady: the store died while it wrote.
         """
-        give_up = time.monotonic() + _PATIENCE_S
+        patience = Patience()
         while True:
+            version = self.version  # alone and first: a copy's order is nobody's promise
             header = self._header.copy()
             vector = self._vector[: int(header[_LENGTH])].tobytes()
             ranges = self._withdrawn[: int(header[_RANGE_COUNT])].tolist()
-            if not int(header[_VERSION]) & 1 and self.version == int(header[_VERSION]):
+            if not version & 1 and self.version == version:
                 break
-            if time.monotonic() > give_up:
-                raise NotReady("the store process died while it told its version vector", hint="restart the store")
+            patience.spend("the store's version vector")
         return Notice(
-            version=int(header[_VERSION]),
+            version=version,
             vector=vector,
             serving=bool(header[_SERVING]),
             complete=int(header[_COMPLETE]),

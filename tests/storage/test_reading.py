@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady, 
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.client import StoreClient
 from ekko.storage.client.local_store import LocalStore
+from ekko.storage.engine.memory import Array
 from ekko.storage.store import Store
 from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
 
@@ -66,6 +68,37 @@ def test_threads_never_see_half_a_row_nor_a_past_that_changes(tmp_path: Path) ->
         assert blocks > 20
         assert len(torn) > 20
         assert sum(torn) == 0
+
+
+class Interrupted:
+    """An array; the first time that `place` is taken from it, something else happens before."""
+
+    def __init__(self, array: Array, place: int, meanwhile: Callable[[], None]) -> None:
+        self._array, self._place, self._meanwhile = array, place, meanwhile
+
+    def take(self, places: Array) -> Array:
+        if self._place in places:
+            self._place = -1
+            self._meanwhile()
+        return self._array.take(places)
+
+
+def test_an_entry_that_became_another_keys_while_it_was_looked_at_is_not_taken(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        for epoch in (3, 8):
+            store.apply("embedding", epoch, epoch, keys_of(1), uniform_deltas(1, 10**epoch))
+        table = store._tables["embedding"]
+        oldest = int(table.pool.select(3, 3)[0])
+
+        def give_it_to_another_key() -> None:
+            """Between the look at its owner and the one at its label."""
+            store.raise_bound(5)
+            store.apply("embedding", 9, 7, keys_of(2), uniform_deltas(1))
+            assert table.pool.slots[oldest] == table.index.find(keys_of(2))[0] + 1
+
+        labels = Interrupted(table.pool.labels, oldest, give_it_to_another_key)
+        table.reader._pool.labels = labels  # type: ignore[assignment]
+        assert store.lookup("embedding", keys_of(1), 6)[0][0, 0] == 1_000
 
 
 def test_processes_never_see_half_a_row_nor_a_past_that_changes(tmp_path: Path) -> None:
