@@ -16,6 +16,7 @@ from ekko.schemas.hashing import UInt64s
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
 from ekko.schemas.replicas import ReplicaState
+from ekko.storage.client.directory import COOL_OFF_S
 from ekko.storage.client.local_store import LocalStore
 from ekko.storage.client.replicas import Replicas
 from ekko.storage.client.unite import Part, unite, unite_states
@@ -83,6 +84,7 @@ class StoreClient:
         folders = [Path(store.removeprefix(_LOCAL)) for store in stores if store.startswith(_LOCAL)]
         self._replicas = Replicas(model, remote)
         self._local = LocalStore(folders[0], model) if folders else None
+        self._local_again_s = 0.0
         self._only_local = not remote
         self._declaration: ModelDeclaration | None = None
 
@@ -134,13 +136,15 @@ class StoreClient:
         return self._lookup_local(table, keys, as_of) or self._lookup_remote(model, path, keys)
 
     def _lookup_local(self, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
-        if self._local is None:
+        if self._local is None or (time.monotonic() < self._local_again_s and not self._only_local):
             return None
         try:
             return self._local.lookup(table, keys, as_of)
-        except _ASK_OTHERS:
+        except _ASK_OTHERS as error:
             if self._only_local:
                 raise
+            if not isinstance(error, NotOwned | StateUnavailable):  # looking for it anew takes longer than others take
+                self._local_again_s = time.monotonic() + COOL_OFF_S
             return None
 
     def _lookup_remote(self, model: ModelDeclaration, path: str, keys: UInt64s) -> wire.Reply:

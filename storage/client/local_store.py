@@ -3,6 +3,7 @@
 import os
 import platform
 import select
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ekko.storage.engine.memory import Segment
 from ekko.storage.engine.reading import TableReader
 from ekko.storage.serving.wire import Reply
 from ekko.storage.shared.notice_board import BOARD_COLUMNS, Notice, NoticeBoard
-from ekko.storage.shared.reader_handle import ReaderHandle, find_handle
+from ekko.storage.shared.reader_handle import ReaderHandle, find_handle, started_at
 
 _ORDERED = ("x86_64", "amd64")
 """Processors on which other processes see writes in the order in which they were made; numpy offers no barrier."""
@@ -94,11 +95,14 @@ class _Attached:
             )
         self.handle = handle
         try:
-            self._process = os.pidfd_open(handle.process)
+            process = os.pidfd_open(handle.process)
         except (AttributeError, OSError) as error:
             raise _ended(handle) from error
+        self._open = weakref.finalize(self, os.close, process)
+        if started_at(handle.process) != handle.started:  # a container's processes get the same ids at every start
+            raise _ended(handle)
         self._poll = select.poll()
-        self._poll.register(self._process, select.POLLIN)
+        self._poll.register(process, select.POLLIN)
         self._board = NoticeBoard(Segment.attach(handle.process, handle.board, BOARD_COLUMNS).arrays)
         self._notice: Notice | None = None
         self.readers = {
@@ -109,7 +113,7 @@ class _Attached:
     @property
     def alive(self) -> bool:
         """Whether the process lives and the store in it is open."""
-        return self._process >= 0 and not self._poll.poll(0) and not self.notice_or_older().closed
+        return self._open.alive and not self._poll.poll(0) and not self.notice_or_older().closed
 
     def notice(self) -> Notice:
         """What the store tells now; raises NotReady while it serves nothing."""
@@ -137,9 +141,7 @@ class _Attached:
 
     def close(self) -> None:
         """Release the process handle; the memory goes with the last array."""
-        if self._process >= 0:
-            os.close(self._process)
-            self._process = -1
+        self._open()
 
 
 def _ended(handle: ReaderHandle) -> ConnectionFailed:

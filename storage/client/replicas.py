@@ -22,6 +22,8 @@ _REFRESH_S = 5.0
 """How often the members of the region are asked for; after a failure they are asked for at once."""
 
 _REFRESH_TIMEOUT_S = 0.25
+"""At most, and never more than half of what is left to the caller."""
+
 _TRIES = 2
 """A kept-alive connection may turn out closed, so every store gets a second chance within the time-out."""
 
@@ -42,7 +44,7 @@ class Replicas:
         """The answer of the first store that gives one; raises what the last one said, or ConnectionFailed."""
         deadline = time.monotonic() + timeout_s
         tried: Counter[str] = Counter()
-        self._refresh_if_due()
+        self._refresh_if_due(deadline)
         while True:
             address = self._directory.best(frozenset(), tried, time.monotonic())
             try:
@@ -65,8 +67,8 @@ class Replicas:
             EkkoError: what the last store said when no other could answer either.
         """
         tried: Counter[str] = Counter()
-        self._refresh_if_due()
-        plan = self._first_plan(keys, shards)
+        self._refresh_if_due(deadline)
+        plan = self._first_plan(keys, shards, deadline)
         answers: list[tuple[Indices | slice, _Answer]] = []
         while plan:
             failed: list[Indices] = []
@@ -80,12 +82,12 @@ class Replicas:
             plan = [] if waiting is None else self._plan_again(keys, waiting, shards, tried)
         return answers
 
-    def _first_plan(self, keys: UInt64s, shards: int) -> list[tuple[str, Indices | slice]]:
+    def _first_plan(self, keys: UInt64s, shards: int, deadline: float) -> list[tuple[str, Indices | slice]]:
         """A shard that nobody is known to hold may have got a holder since the members were last asked for."""
         try:
             return self._directory.plan(keys, shards, {}, time.monotonic())
         except NotReady:
-            self._refresh()
+            self._refresh(deadline)
             return self._directory.plan(keys, shards, {}, time.monotonic())
 
     def _plan_again(
@@ -101,24 +103,25 @@ class Replicas:
             self._directory.failed(address, time.monotonic())
         if time.monotonic() >= deadline or tried.total() >= _TRIES * len(self._directory):
             raise error
-        self._refresh()
+        self._refresh(deadline)
 
     def _share(self, tried: Counter[str], deadline: float) -> float:
         """This attempt's part of the time left: a store that hangs must leave time for those not tried yet."""
         untried = max(1, len(self._directory) - len(tried))
         return max(0.01, (deadline - time.monotonic()) / untried)
 
-    def _refresh_if_due(self) -> None:
+    def _refresh_if_due(self, deadline: float) -> None:
         if time.monotonic() >= self._refresh_at:
-            self._refresh()
+            self._refresh(deadline)
 
-    def _refresh(self) -> None:
+    def _refresh(self, deadline: float) -> None:
         """Learn the region's members from a store that works; keeps what is known when none answers."""
         now_s = time.monotonic()
         self._refresh_at = now_s + _REFRESH_S
         address = self._directory.best(frozenset(), {}, now_s)
+        timeout_s = min(_REFRESH_TIMEOUT_S, (deadline - now_s) / 2)
         try:
-            body = self.request(address, "GET", "/v1/members", b"", _REFRESH_TIMEOUT_S)
+            body = self.request(address, "GET", "/v1/members", b"", timeout_s)
             self._directory.learn(wire.MEMBERS_JSON.validate_json(body))
         except (EkkoError, ValueError):
             self._directory.failed(address, now_s)

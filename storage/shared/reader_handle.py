@@ -27,11 +27,13 @@ class ReaderHandle:
     """Everything to attach with.
 
     Attributes:
-        process: the store's process id. board: descriptor of its notice board.
+        process: the store's process id. started: when it began, see `started_at`; both together name no other process.
+        board: descriptor of its notice board.
         shards: those that the store owns.
     """
 
     process: int
+    started: int | None
     board: int
     model: ModelDeclaration
     shards: tuple[int, ...]
@@ -39,6 +41,17 @@ class ReaderHandle:
 
 
 _JSON = TypeAdapter(ReaderHandle)
+_START_TIME = 19
+"""Of the fields after the name in /proc/PID/stat (proc(5) counts it as the 22nd)."""
+
+
+def started_at(process: int) -> int | None:
+    """Clock ticks between the system's start and that of a process; None if it is gone, or there is no /proc."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[_START_TIME])
 
 
 def write_handle(folder: Path, handle: ReaderHandle) -> None:

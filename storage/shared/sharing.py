@@ -12,7 +12,7 @@ from ekko.storage.engine.journal_directory import JournalDirectory
 from ekko.storage.engine.memory import Segment
 from ekko.storage.engine.table import Table
 from ekko.storage.shared.notice_board import BOARD_COLUMNS, NoticeBoard
-from ekko.storage.shared.reader_handle import ReaderHandle, SharedTable, write_handle
+from ekko.storage.shared.reader_handle import ReaderHandle, SharedTable, started_at, write_handle
 
 
 class Sharing:
@@ -34,7 +34,9 @@ class Sharing:
         """How to attach to the tables as they are now."""
         shared = [SharedTable(name, table.segment.descriptor, table.segment.columns) for name, table in tables.items()]
         model = replace(self._model, tables=tuple(table.declaration for table in tables.values()))
-        return ReaderHandle(os.getpid(), self._segment.descriptor, model, self._shards, tuple(shared))
+        process = os.getpid()
+        board = self._segment.descriptor
+        return ReaderHandle(process, started_at(process), board, model, self._shards, tuple(shared))
 
     def announce(self, tables: Mapping[str, Table]) -> None:
         """Leave the handle where readers look."""
