@@ -14,8 +14,8 @@ class CommitCount:
 
     def read(self) -> int:
         """The number; 0 if there is none, for a power cut may have left the file empty."""
-        text = self._file.read_text() if self._file.exists() else ""
-        return int(text) if text.isdigit() else 0
+        digits = self._file.read_bytes() if self._file.exists() else b""
+        return int(digits) if digits.isdigit() else 0
 
     def write(self, commits: int) -> None:
         """Note a number, at once or not at all."""

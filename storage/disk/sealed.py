@@ -85,7 +85,11 @@ def fresh_partial(target: Path) -> Path:
 
 
 def seal(partial: Path, target: Path, region: str, taken_s: int) -> Sealed:
-    """Write the seal of what is in `partial`, and make it `target`."""
+    """Write the seal of what is in `partial`, and make it `target`.
+
+    Raises:
+        StoreUnwritable: no room, or `target` has come into being.
+    """
     state = read_state(partial)
     assert state is not None, "a snapshot has its version vector"
     files = {
@@ -102,8 +106,11 @@ def seal(partial: Path, target: Path, region: str, taken_s: int) -> Sealed:
         "taken_s": taken_s,
         "files": {name: [file.size, file.digest] for name, file in files.items()},
     }
-    (partial / SEAL).write_text(json.dumps({**body, "digest": _digest_of_body(body)}, indent=1) + "\n")
-    partial.rename(target)
+    try:
+        (partial / SEAL).write_text(json.dumps({**body, "digest": _digest_of_body(body)}, indent=1) + "\n")
+        partial.rename(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
     return Sealed(target, region, taken_s, state, files)
 
 

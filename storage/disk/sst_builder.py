@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,11 @@ class SstBuilder:
         """End the helper; harmless when repeated."""
         helper, self._helper = self._helper, None
         if helper is not None:
-            with helper:
+            with suppress(BrokenPipeError):  # it died with a request half sent
                 assert helper.stdin is not None
                 helper.stdin.close()
+            with helper:
+                pass
 
     def _ask(self, request: bytes) -> bytes:
         if self._helper is None or self._helper.poll() is not None:

@@ -18,6 +18,7 @@ from rocksdict import Options, Rdict
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import ConfigurationError, FormatTooNew, StoreCorrupt, StoreLocked, StoreUnwritable
 from ekko.storage.disk.checking import check_folder, find_stores
+from ekko.storage.disk.sst_builder import SstBuilder
 from ekko.storage.store import Store
 from tests.storage.stores import LARGE, MODEL, ROWS, content, keys_of, open_store, opened, uniform_deltas
 
@@ -145,6 +146,24 @@ def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
         expected = store.checksum("embedding")
     with opened(tmp_path / "store") as store:
         assert store.checksum("embedding") == expected
+
+
+def test_a_helper_that_died_with_a_request_half_sent_can_be_closed() -> None:
+    builder = SstBuilder()
+    builder._helper = helper = builder._started()
+    assert helper.stdin is not None
+    helper.stdin.write(b"half a requ")
+    os.kill(helper.pid, signal.SIGKILL)
+    helper.wait(30)
+    builder.close()
+    builder.close()
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xb2", "²".encode(), b"-1"])
+def test_a_number_of_commits_that_cannot_be_read_stops_nobody(folder: Path, note: bytes) -> None:
+    expected = content(folder)
+    (folder / "commits").write_bytes(note)
+    assert content(folder) == expected
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:

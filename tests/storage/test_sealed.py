@@ -114,3 +114,15 @@ def test_nothing_is_ever_replaced(tmp_path: Path, sealed: Sealed) -> None:
         copy_out(tmp_path / "snapshots" / "100", tmp_path / "file" / NAME, "east", 100, no_progress)
     with pytest.raises(ConfigurationError, match="no snapshot"):
         find_sealed(tmp_path / "snapshots")
+
+
+def test_a_folder_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path, sealed: Sealed) -> None:
+    target = tmp_path / "late"
+
+    def somebody_else_makes_it(_: int) -> None:
+        (target / "theirs").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(StoreUnwritable, match="late"):
+        copy_out(tmp_path / "snapshots" / "100", target, "east", 100, somebody_else_makes_it)
+    assert [path.name for path in target.iterdir()] == ["theirs"]
+    copy_out(tmp_path / "snapshots" / "100", sealed.path.with_name("another"), "east", 100, no_progress)
