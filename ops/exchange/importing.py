@@ -18,7 +18,7 @@ from ekko.ops.process import central_cluster
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
 from ekko.schemas.declarations import IMPORT_PREFIX, ModelDeclaration, TableDeclaration
-from ekko.schemas.errors import BadInput, CommitUncertain, TransactionAborted
+from ekko.schemas.errors import BadInput, CommitUncertain, Fenced, TransactionAborted
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.manager.intervention import actor
@@ -135,6 +135,9 @@ def _import(
                 if attempt == _ATTEMPTS:
                     raise
                 continue
+            except Fenced:  # so it seems, too, when a transaction has timed out: a rollback is the better reason
+                operation.check_generation(generation)
+                raise
             operation.check_generation(generation)
             return rows
     raise AssertionError("every attempt ends by a return or raises")

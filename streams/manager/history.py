@@ -5,7 +5,7 @@ and every source partition holds it, perhaps still behind a trainer's open trans
 the source's stable end alone could hide it. Nothing is ever taken from memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import FormatError, FormatTooNew, GapError
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.log import Cluster, Partition, Record, read_all, read_range
+from ekko.streams.log import Cluster, Partition, Reader, Record, read_all, read_range
 from ekko.streams.manager.barriers import beginning
 
 CONTROL_KEY = b"control"
@@ -92,6 +92,43 @@ def read_control(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> B
 def read_states(cluster: Cluster, codec: Decoder, model: ModelDeclaration) -> dict[int, ModelState]:
     """Published states of the model's present incarnation by epoch, in order."""
     return _states(codec, model, read_all(cluster, topics.states(model.name)))
+
+
+def newest_generation(
+    cluster: Cluster,
+    codec: Decoder,
+    model: ModelDeclaration,
+    places: Mapping[Partition, int],
+    *,
+    timeout_s: float = 30.0,
+) -> int:
+    """The newest generation that is in force at one of these records of the source log, by the barriers before them.
+
+    The control topic may tell of a rollback later than that: it has an end of its own up to which it can be read.
+
+    Args:
+        places: offset of a committed record, by partition.
+
+    Raises:
+        TimeoutError: something before these records was not decided in time.
+        GapError: retention has passed the last state before them.
+    """
+    before = [
+        state
+        for state in read_states(cluster, codec, model).values()
+        if all(state.offsets[partition.number] < offset for partition, offset in places.items())
+    ]
+    newest = before[-1] if before else None
+    starts = {partition: offset for partition, offset in _starts(cluster, model, newest).items() if partition in places}
+
+    def behind(reader: Reader) -> list[int]:
+        return [partition.number for partition, offset in places.items() if reader.position(partition) <= offset]
+
+    generations = [newest.generation if newest is not None else 0]
+    for barrier, record in _barriers(cluster, codec, model, starts, behind=behind, timeout_s=timeout_s):
+        if record.offset < places[record.partition]:
+            generations.append(barrier.generation)
+    return max(generations)
 
 
 def barrier_in(codec: Decoder, model: ModelDeclaration, record: Record) -> Barrier | None:
@@ -175,24 +212,45 @@ def _find_barriers(
 ) -> list[tuple[Barrier, tuple[int, ...]]]:
     """Barriers from `starts` to `last` with their offsets, in order; the same ones in every partition."""
     seen: dict[Partition, dict[int, tuple[Barrier, int]]] = {partition: {} for partition in starts}
+
+    def behind(_: Reader) -> list[int]:
+        return [partition.number for partition, barriers in seen.items() if last.epoch not in barriers]
+
+    for barrier, record in _barriers(cluster, codec, model, starts, behind=behind, timeout_s=timeout_s):
+        if barrier.epoch <= last.epoch:
+            seen[record.partition][barrier.epoch] = (barrier, record.offset)
+    return _agreed(model, list(seen.values()))
+
+
+def _barriers(
+    cluster: Cluster,
+    codec: Decoder,
+    model: ModelDeclaration,
+    starts: Mapping[Partition, int],
+    *,
+    behind: Callable[[Reader], list[int]],
+    timeout_s: float,
+) -> Iterator[tuple[Barrier, Record]]:
+    """The barriers of the source log from `starts` on, for as long as some shard is `behind`."""
     reader = cluster.reader()
     waited_s = 0.0  # counted in empty polls, so that simulated time works too
     try:
         reader.assign(starts)
-        while not all(last.epoch in barriers for barriers in seen.values()):
+        while shards := behind(reader):
             records = reader.poll(_POLL_S)
             waited_s = 0.0 if records else waited_s + _POLL_S
             if waited_s > timeout_s:
-                behind = [partition.number for partition, barriers in seen.items() if last.epoch not in barriers]
-                raise TimeoutError(f"model {model.name}: no barrier {last.epoch} in shards {behind} of its source log")
+                raise TimeoutError(
+                    f"model {model.name}: the source log of shards {shards} was not read to where it must be in "
+                    f"{timeout_s:g} s; somebody's transaction may be open for long, or the broker away"
+                )
             for record in records:
                 if _is_barrier(record.value):
                     barrier = barrier_in(codec, model, record)
-                    if barrier is not None and barrier.epoch <= last.epoch:
-                        seen[record.partition][barrier.epoch] = (barrier, record.offset)
+                    if barrier is not None:
+                        yield barrier, record
     finally:
         reader.close()
-    return _agreed(model, list(seen.values()))
 
 
 def _is_barrier(value: bytes | None) -> bool:

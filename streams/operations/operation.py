@@ -13,16 +13,17 @@ from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, ModelState
-from ekko.schemas.errors import CommitUncertain, RolledBack, TransactionAborted
+from ekko.schemas.errors import CommitUncertain, TransactionAborted
 from ekko.schemas.limits import MAX_BLOCK_BYTES
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue.shared import SharedCatalogue
-from ekko.streams.log import Cluster, Output, Partition, TransactionalWriter
+from ekko.streams.log import Cluster, Output, Partition
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control
 from ekko.streams.operations.accepted import Accepted, read_accepted
 from ekko.streams.operations.marks import mark_ends
 from ekko.streams.operations.parts import Part, Provenance, blocks
+from ekko.streams.operations.written import Written
 from ekko.streams.publisher.batches import BATCH_OVERHEAD, BlockLimits
 
 _ATTEMPTS = 5
@@ -86,7 +87,8 @@ class Operator:
 
         Raises:
             GapError: retention has passed the start; nothing was written.
-            NotReady: blocks at the end of the log wait for a barrier to be decided about; nothing was written.
+            NotReady: blocks at the end of the log wait for a barrier to be decided about, and nothing was written; or
+                all was written, and whether the model was rolled back meanwhile cannot be told yet.
             Fenced: another operation on the model was started; what is missing is published by running this again.
             RolledBack: the model was rolled back meanwhile; run it again if it is still wanted.
             CommitUncertain: the broker failed again and again; run it again.
@@ -110,14 +112,11 @@ class Operator:
             ends = mark_ends(writer, model, self._provenance(operation, barrier))
             found = self._find(operation, barrier, ends)
             outcome = _total(found)
-            self._write(writer, operation, found, outcome)
+            written = Written(writer, model)
+            self._write(written, operation, found, outcome)
         finally:
             writer.close()
-        if self._barrier().generation != barrier.generation:
-            raise RolledBack(
-                f"model {self._model.name} was rolled back while {operation.identity} ran",
-                hint="look at `ekko states`, then run it again if it is still wanted",
-            )
+        written.check(self._cluster, self._catalogue, barrier.generation, operation.identity)
         return outcome
 
     def _barrier(self) -> Barrier:
@@ -138,9 +137,7 @@ class Operator:
         limits = BlockLimits(model.max_rows_a_block, limit)
         return list(blocks(model, collector.parts(barrier.voids), provenance, limits))
 
-    def _write(
-        self, writer: TransactionalWriter, operation: Operation, found: list[DeltaBlock], outcome: Outcome
-    ) -> None:
+    def _write(self, written: Written, operation: Operation, found: list[DeltaBlock], outcome: Outcome) -> None:
         chunks = list(_chunks(found))
         topic = topics.deltas(self._model.name)
         for number, chunk in enumerate(chunks, start=1):
@@ -150,7 +147,7 @@ class Operator:
                 details = operation.entry.details | {"rows": str(outcome.rows), "blocks": str(outcome.blocks)}
                 entry = encode(replace(operation.entry, details=details))
                 outputs.append(Output(Partition(topics.audit(self._model.name), 0), entry))
-            writer.transact(outputs)
+            written.transact(outputs)
 
 
 def _total(found: list[DeltaBlock]) -> Outcome:

@@ -14,7 +14,6 @@ from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier
-from ekko.schemas.errors import RolledBack
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.limits import MAX_BLOCK_BYTES
 from ekko.schemas.quantize import Int32s
@@ -23,6 +22,7 @@ from ekko.streams.catalogue.shared import SharedCatalogue
 from ekko.streams.log import Cluster, Output, Partition
 from ekko.streams.manager.barriers import beginning
 from ekko.streams.manager.history import read_control
+from ekko.streams.operations.written import Written
 from ekko.streams.publisher.batches import BATCH_OVERHEAD, BlockLimits, ShardedRows, cut
 
 
@@ -62,6 +62,7 @@ class RowsWriter:
             raise
         limit = min(int(settings["max.message.bytes"]) - BATCH_OVERHEAD, MAX_BLOCK_BYTES)
         self._limits = BlockLimits(model.max_rows_a_block, limit)
+        self._written = Written(self._writer, model)
 
     def _read_barrier(self) -> Barrier:
         assert self._model.incarnation is not None
@@ -83,7 +84,7 @@ class RowsWriter:
         if entry is not None:
             outputs.append(Output(Partition(topics.audit(self._model.name), 0), encode(entry)))
         if outputs:
-            self._writer.transact(outputs)
+            self._written.transact(outputs)
         return sum(len(block.keys) for block in blocks)
 
     def _blocks(self, number: int, keys: UInt64s, deltas: Int32s) -> Iterator[DeltaBlock]:
@@ -109,16 +110,17 @@ class RowsWriter:
         return cut(ShardedRows(self._table, keys[order], deltas[order], None, starts), template, self._limits)
 
     def check_generation(self, since: int | None = None) -> None:
-        """Raises RolledBack if the model was rolled back since this attempt began: what came later was rejected.
+        """Return if all that this attempt has published counts: the model was not rolled back since it began.
 
         Args:
             since: the generation in which the first attempt began, where there was an earlier one.
+
+        Raises:
+            RolledBack: it was; what came later was rejected.
+            NotReady: that cannot be told yet.
         """
-        if self._read_barrier().generation != (self.barrier.generation if since is None else since):
-            raise RolledBack(
-                f"model {self._model.name} was rolled back while {self.identity} ran",
-                hint="look at `ekko states`, then run it again if it is still wanted",
-            )
+        generation = self.barrier.generation if since is None else since
+        self._written.check(self._cluster, self._catalogue, generation, self.identity)
 
     def close(self) -> None:
         """Release the connection."""
