@@ -4,22 +4,24 @@ One thread applies, undoes and flushes; any thread (and any process, see `reader
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange, is_void
+from ekko.schemas.errors import MemoryExhausted
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.storage.disk.durable import Durable
 from ekko.storage.disk.entry_source import EntrySource
 from ekko.storage.disk.flush import Flusher
-from ekko.storage.disk.manifest import TableEntry, decode_manifest, decode_voids, encode_voids
+from ekko.storage.disk.manifest import Manifest, TableEntry, decode_manifest, decode_voids, encode_voids
 from ekko.storage.disk.pace import FlushPace
 from ekko.storage.disk.recovery import recover
 from ekko.storage.disk.rocks import RocksDurable
-from ekko.storage.engine.admission import check_dim, check_identity, check_room, check_shapes, locating
+from ekko.storage.engine.admission import check_dim, check_identity, check_memory, check_room, check_shapes, locating
 from ekko.storage.engine.arena import row_bytes
 from ekko.storage.engine.journal_budget import over_budget, relieve
 from ekko.storage.engine.table import Table
@@ -70,6 +72,7 @@ class Store(StoreStates):
             StoreLocked: another process has the folder open.
             StoreCorrupt: what is on disk fails a check.
             ConfigurationError: the folder belongs to another model, incarnation, region or set of shards.
+            MemoryExhausted: its rows do not fit into `memory_bytes`.
         """
         keeper = RocksDurable(path) if durable is None else durable
         try:
@@ -87,22 +90,29 @@ class Store(StoreStates):
     def _recover(self, tables: Sequence[TableDeclaration], stored: bytes | None) -> None:
         for declared in tables:
             self._make_table(declared)
+        manifest = None if stored is None else decode_manifest(stored)
+        if manifest is not None:
+            self._make_stored_tables(manifest)
         self._sharing.announce(self._tables)
-        if stored is None:
+        if manifest is None:
             return
-        manifest = decode_manifest(stored)
+        self._directory.recover(manifest)
+        recover(self._durable, manifest, self._tables)
+        self.raise_bound(relieve(self._tables, self._directory, self._memory))
+        with suppress(MemoryExhausted):  # nothing is pinned then; the next barrier asks for it again
+            self._pin(self._directory.pinned)
+        self._flusher.recover(manifest)
+        self._undo_kept()
+        self.state = replace(manifest.state, voids=self._directory.voids)
+        self._sharing.limit(self._directory)
+
+    def _make_stored_tables(self, manifest: Manifest) -> None:
         check_identity(self._path, manifest.state, self.state)
         for entry in manifest.tables:
             if entry.name not in self._tables:  # the catalogue, read up to an older offset, does not know it yet
                 self._make_table(TableDeclaration(entry.name, entry.dim))
             check_dim(self._path, entry, self._tables[entry.name].declaration)
-        self._directory.recover(manifest)
-        recover(self._durable, manifest, self._tables)
-        self._pin(self._directory.pinned)
-        self._flusher.recover(manifest)
-        self._undo_kept()
-        self.state = replace(manifest.state, voids=self._directory.voids)
-        self._sharing.limit(self._directory)
+        check_memory(self._path, manifest.tables, self._memory)
 
     def _undo_kept(self) -> None:
         """Undo again what was undone in memory since the last flush."""

@@ -1,6 +1,6 @@
 """What a store refuses at its door, before anything changes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.disk_trouble import START_ANEW
 from ekko.storage.disk.manifest import TableEntry
+from ekko.storage.engine.arena import row_bytes
 from ekko.storage.engine.table import Table
 
 
@@ -59,6 +60,16 @@ def check_dim(path: Path, stored: TableEntry, declared: TableDeclaration) -> Non
         raise ConfigurationError(
             f"{path}: table {stored.name} has dim {stored.dim} on disk, {declared.dim} in the catalogue",
             hint="a table's dim never changes; declare a table of another name",
+        )
+
+
+def check_memory(path: Path, tables: Sequence[TableEntry], memory: int) -> None:
+    """Refuse a folder whose rows take more than `memory` bytes (MemoryExhausted), before they are read."""
+    needed = sum(table.rows * row_bytes(table.dim) for table in tables)
+    if needed > memory:
+        raise MemoryExhausted(
+            f"the rows of store {path} take {needed} bytes of memory, it is given {memory}",
+            hint="give the store more --memory, or fewer --shards in another folder",
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import BadInput, ConfigurationError, MemoryExhausted, StateUnavailable
+from ekko.storage.engine.arena import row_bytes
 from ekko.storage.store import Store
 from tests.storage.stores import DIM, keys_of, opened, uniform_deltas
 
@@ -72,6 +73,50 @@ def test_when_journals_outgrow_the_disk_budget_the_oldest_states_go(tmp_path: Pa
         assert size < 40 * MIB
     with opened(tmp_path / "store", memory_bytes=4 * MIB) as store:
         assert store.bound >= bound
+
+
+def test_what_had_left_memory_leaves_it_again_at_a_start(tmp_path: Path) -> None:
+    rows, budget = 2_000, 4 * MIB
+    keys = np.arange(rows, dtype=np.uint64)
+    with opened(tmp_path / "store", memory_bytes=budget) as store:
+        for epoch in range(20):
+            store.apply("embedding", epoch, epoch, keys, uniform_deltas(rows))
+            store.flush(store.state)
+        store.pin(19)
+        store.flush(store.state)
+        bound = store.bound
+    with opened(tmp_path / "store", memory_bytes=budget) as store:
+        assert (store.pinned, store.bound) == (19, bound)
+        assert store.memory_bytes() <= budget
+        assert store.apply("embedding", 20, 20, keys[:100], uniform_deltas(100)) == 100
+        for state in range(bound, 21):
+            assert (store.lookup("embedding", keys, state)[0] == state).all()
+
+
+def test_a_pinned_state_for_which_memory_has_become_too_small_keeps_no_store_from_starting(tmp_path: Path) -> None:
+    rows = 2_000
+    keys = np.arange(rows, dtype=np.uint64)
+    with opened(tmp_path / "store", memory_bytes=4 * MIB) as store:
+        for epoch in range(3):
+            store.apply("embedding", epoch, epoch, keys, uniform_deltas(rows))
+        store.pin(1)
+        store.flush(store.state)
+    with opened(tmp_path / "store", memory_bytes=MIB) as store:
+        assert store.pinned is None
+        assert (store.lookup("embedding", keys)[0] == 3).all()
+        assert (store.lookup("embedding", keys, 1)[0] == 1).all()
+
+
+def test_a_store_whose_rows_do_not_fit_says_what_they_take(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        store.apply("embedding", 0, 0, np.arange(20_000, dtype=np.uint64), uniform_deltas(20_000))
+        store.flush(store.state)
+    with (
+        pytest.raises(MemoryExhausted, match=f"take {20_000 * row_bytes(DIM)} bytes") as caught,
+        opened(tmp_path / "store", memory_bytes=2 * MIB),
+    ):
+        pass
+    assert "--memory" in caught.value.hint
 
 
 def _disk(folder: Path) -> int:

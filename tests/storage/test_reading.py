@@ -184,6 +184,20 @@ def test_a_local_reader_finds_the_store_again_after_a_restart_and_a_new_table(tm
     local.close()
 
 
+def test_a_local_reader_finds_a_table_that_the_catalogue_told_of_late(tmp_path: Path) -> None:
+    bias = TableDeclaration("bias", 1)
+    with opened(tmp_path / "store") as store:
+        store.add_table(bias)
+        store.apply("bias", 1, 1, keys_of(8), uniform_deltas(1, 9, dim=1))
+        store.flush(store.state)
+    with opened(tmp_path / "store") as again:  # with the catalogue as of before
+        again.add_table(bias)
+        again.publish(again.state, serving=True)
+        local = LocalStore(tmp_path, "ctr")
+        assert local.lookup("bias", keys_of(8)).rows.tolist() == [[9]]
+        local.close()
+
+
 def test_without_a_store_the_error_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no store of model ctr"):
         LocalStore(tmp_path, "ctr").lookup("embedding", keys_of(1))
