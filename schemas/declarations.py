@@ -134,6 +134,19 @@ class ModelDeclaration:
         raise ConfigurationError(f"model {self.name} has no table {name!r}", hint=f"its tables: {names}")
 
 
+def check_incarnation(model: ModelDeclaration, wanted: int | None) -> None:
+    """Refuse a model that was deleted and declared anew to whom knows the earlier one (None: knows none).
+
+    Raises:
+        ConfigurationError: `model` is another incarnation than `wanted`.
+    """
+    if wanted is not None and model.incarnation != wanted:
+        raise ConfigurationError(
+            f"model {model.name} is incarnation {model.incarnation} here, not {wanted}: it was declared anew",
+            hint="ask for its declaration again: its tables may mean something else now",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class RegionDeclaration:
     """The stores near one serving cluster.

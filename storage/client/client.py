@@ -1,7 +1,7 @@
 """Reading parameters: `StoreClient` asks the region's stores over HTTP, and needs neither Kafka nor RocksDB."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -98,7 +98,7 @@ class StoreClient:
             ConnectionFailed, NotReady: no store answered within the time-out.
         """
         wanted = as_keys(keys)
-        return self._rows(table, wanted, self.stored(table, wanted, as_of=as_of))
+        return _rows(wanted, *self._read(table, lambda model: self._stored(model, table, wanted, as_of)))
 
     def pull(self, table: str, keys: npt.ArrayLike, *, generation: int, timeout_s: float = 10.0) -> Rows:
         """Values of `keys` to learn from: live ones, of replicas that have undone `generation` rollbacks.
@@ -113,33 +113,40 @@ class StoreClient:
             NotReady: no replica has undone so many in time. Others as `lookup`.
         """
         wanted = as_keys(keys)
-        path = f"/v1/models/{self.model}/tables/{table}/lookup?generation={generation}"
+        query = f"&generation={generation}"
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return self._rows(table, wanted, self._lookup_remote(self._table(table)[0], path, wanted))
+                return _rows(wanted, *self._read(table, lambda model: self._remote(model, table, query, wanted)))
             except NotReady:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(_UNDOING_S)
 
-    def _rows(self, table: str, wanted: UInt64s, reply: wire.Reply) -> Rows:
-        declared = self._table(table)[1]
-        # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
-        rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
-        return Rows(to_float(rows, declared.fraction_bits), reply.found, reply.states)
-
     def stored(self, table: str, keys: UInt64s, *, as_of: int | None = None) -> wire.Reply:
         """Rows of `keys` (uint64[N]) as they are stored, int32 and without the initialiser; otherwise as `lookup`."""
-        model, _ = self._table(table)
-        path = f"/v1/models/{self.model}/tables/{table}/lookup" + ("" if as_of is None else f"?as_of={as_of}")
-        return self._lookup_local(table, keys, as_of) or self._lookup_remote(model, path, keys)
+        return self._read(table, lambda model: self._stored(model, table, keys, as_of))[1]
 
-    def _lookup_local(self, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
+    def _read(self, table: str, read: Callable[[ModelDeclaration], wire.Reply]) -> tuple[TableDeclaration, wire.Reply]:
+        """The table and what `read` answers; once more if the model was deleted and declared anew in the meantime."""
+        model, declared = self._table(table)
+        try:
+            return declared, read(model)
+        except ConfigurationError:
+            known = self.declaration()
+            if known.incarnation == model.incarnation:
+                raise
+        return known.table(table), read(known)
+
+    def _stored(self, model: ModelDeclaration, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply:
+        query = "" if as_of is None else f"&as_of={as_of}"
+        return self._local_reply(model, table, keys, as_of) or self._remote(model, table, query, keys)
+
+    def _local_reply(self, model: ModelDeclaration, table: str, keys: UInt64s, as_of: int | None) -> wire.Reply | None:
         if self._local is None or (time.monotonic() < self._local_again_s and not self._only_local):
             return None
         try:
-            return self._local.lookup(table, keys, as_of)
+            return self._local.lookup(table, keys, as_of, incarnation=model.incarnation)
         except _ASK_OTHERS as error:
             if self._only_local:
                 raise
@@ -147,7 +154,8 @@ class StoreClient:
                 self._local_again_s = time.monotonic() + COOL_OFF_S
             return None
 
-    def _lookup_remote(self, model: ModelDeclaration, path: str, keys: UInt64s) -> wire.Reply:
+    def _remote(self, model: ModelDeclaration, table: str, query: str, keys: UInt64s) -> wire.Reply:
+        path = f"/v1/models/{self.model}/tables/{table}/lookup?incarnation={model.incarnation}{query}"
         deadline = time.monotonic() + self._timeout_s
         pieces = [slice(start, start + MAX_LOOKUP_KEYS) for start in range(0, max(1, len(keys)), MAX_LOOKUP_KEYS)]
         parts = [Part(piece, self._lookup_piece(model, path, keys[piece], deadline)) for piece in pieces]
@@ -216,6 +224,12 @@ class StoreClient:
     def _ask(self, method: str, path: str, body: bytes = b"", timeout_s: float | None = None) -> bytes:
         limit = self._timeout_s if timeout_s is None else timeout_s
         return self._replicas.ask(method, f"/v1/models/{self.model}{path}", body, limit)
+
+
+def _rows(wanted: UInt64s, declared: TableDeclaration, reply: wire.Reply) -> Rows:
+    # Wrap-around addition, as everywhere: the initialiser is the row's first delta.
+    rows = reply.rows if declared.initializer == "zeros" else reply.rows + initial_rows(declared, wanted)
+    return Rows(to_float(rows, declared.fraction_bits), reply.found, reply.states)
 
 
 def as_keys(keys: npt.ArrayLike) -> UInt64s:

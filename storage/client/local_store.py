@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.declarations import ModelDeclaration, check_incarnation
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotOwned, NotReady, StateUnavailable
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.storage.engine.memory import Segment
@@ -39,17 +39,21 @@ class LocalStore:
         """The model's declaration as of when the store last gained a table; raises like `lookup`."""
         return self._current().handle.model
 
-    def lookup(self, table: str, keys: UInt64s, as_of: int | None = None) -> Reply:
+    def lookup(self, table: str, keys: UInt64s, as_of: int | None = None, *, incarnation: int | None = None) -> Reply:
         """Rows as stored, found, and the encoded version vector that they contain at least.
 
+        Args:
+            incarnation: of the model as it is known to the caller, who must not read another one's rows; None for any.
+
         Raises:
-            ConfigurationError: no such table, or no store of the model has left a handle in the folder.
+            ConfigurationError: no such table or incarnation, or no store of the model has left a handle in the folder.
             NotReady, NotOwned, StateUnavailable: as a store answers over HTTP.
             ConnectionFailed: the store has ended.
         """
         attached = self._current()
         if table not in attached.readers:
             attached = self._attach()
+        check_incarnation(attached.handle.model, incarnation)
         reader = attached.readers.get(table)
         if reader is None:
             raise ConfigurationError(

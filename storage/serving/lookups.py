@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from ekko.schemas.codec import encode
+from ekko.schemas.declarations import check_incarnation
 from ekko.schemas.errors import BadInput
 from ekko.schemas.hashing import UInt64s
 from ekko.schemas.replicas import ReplicaState
@@ -28,6 +29,14 @@ class _Encoded(NamedTuple):
     data: bytes
 
 
+class _Query(NamedTuple):
+    """What a lookup's query string asks for."""
+
+    as_of: int | None = None
+    generation: int | None = None
+    incarnation: int | None = None
+
+
 class LookupObserver(Protocol):
     """Told of every answered lookup."""
 
@@ -36,8 +45,9 @@ class LookupObserver(Protocol):
 
 
 class Lookups:
-    """ASGI endpoint `POST /v1/models/{model}/tables/{table}/lookup[?as_of=K|?generation=G]`.
+    """ASGI endpoint `POST /v1/models/{model}/tables/{table}/lookup[?as_of=K|?generation=G][&incarnation=I]`.
 
+    `incarnation` is the model's as the client knows it: one that was deleted and declared anew is not read as the old.
     Frames are those of `storage.serving.wire`.
     """
 
@@ -51,10 +61,10 @@ class Lookups:
         begun = time.perf_counter()
         body = await read_body(receive, 8 * MAX_LOOKUP_KEYS)
         names = scope["path_params"]
-        as_of, generation = _numbers(scope["query_string"])
+        query = _parsed(scope["query_string"])
         keys = decode_keys(body)
-        asked = names["model"], names["table"], keys, as_of, generation
-        if len(keys) <= _INLINE_KEYS and as_of is None:
+        asked = names["model"], names["table"], keys, query
+        if len(keys) <= _INLINE_KEYS and query.as_of is None:
             reply = self._answer(*asked)
         else:
             reply = await run_in_threadpool(self._answer, *asked)
@@ -64,8 +74,9 @@ class Lookups:
         await send({"type": "http.response.body", "body": reply})
         self._observer.looked_up(names["model"], len(keys), time.perf_counter() - begun)
 
-    def _answer(self, model: str, table: str, keys: UInt64s, as_of: int | None, generation: int | None) -> bytes:
-        lookup = self._served.lookup(model, table, keys, as_of, generation)
+    def _answer(self, model: str, table: str, keys: UInt64s, query: _Query) -> bytes:
+        check_incarnation(self._served.model(model), query.incarnation)
+        lookup = self._served.lookup(model, table, keys, query.as_of, query.generation)
         known = self._encoded.get(model)
         # A state is immutable and replaced by every apply, so identity tells whether its bytes are still right.
         if known is None or known.state is not lookup.state:
@@ -93,16 +104,11 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _numbers(query: bytes) -> tuple[int | None, int | None]:
-    """The model state and the generation in a query string."""
+def _parsed(query: bytes) -> _Query:
     if not query:
-        return None, None
+        return _Query()
     values = parse_qs(query.decode("ascii", "replace"), keep_blank_values=True)
-    as_of, generation = (values.get(name) for name in ("as_of", "generation"))
-    return (
-        None if as_of is None else parse_state(as_of[-1]),
-        None if generation is None else parse_state(generation[-1], "generation"),
-    )
+    return _Query(**{name: parse_state(values[name][-1], name) for name in _Query._fields if name in values})
 
 
 def parse_state(text: str, name: str = "as_of") -> int:
