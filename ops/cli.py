@@ -6,8 +6,10 @@ needs inside its functions: all files are read to list the commands, and `ekko -
 """
 
 import importlib
+import logging
 import pkgutil
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -21,7 +23,14 @@ def root() -> None:
 
 def build() -> typer.Typer:
     """Return the whole command line."""
-    app = typer.Typer(name="ekko", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    # Markdown: paragraphs are laid out anew, and [rows, dim] in a help text is not taken for a style and swallowed.
+    app = typer.Typer(
+        name="ekko",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+    )
     app.callback()(root)
     for file in sorted(pkgutil.iter_modules(commands.__path__), key=lambda file: file.name):
         module: typer.Typer = importlib.import_module(f"{commands.__name__}.{file.name}").app
@@ -45,10 +54,16 @@ def main() -> None:
 
     An error of ours is printed as one line and a hint, exit code 1; anything else is a bug and keeps its traceback.
     """
+    # What libraries log on the side is for processes that run for long (`stop_on_signals`); others say it as an error.
+    logging.getLogger("ekko").addHandler(logging.NullHandler())
     try:
         build()()
     except EkkoError as error:
-        sys.stderr.write(f"ekko: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"  {error.hint}\n")
-        sys.exit(1)
+        _end(error.message, error.hint)
+    except TimeoutError as error:
+        _end(str(error), "the brokers are slow or overloaded: run it again; `ekko doctor` looks at them")
+
+
+def _end(message: str, hint: str) -> NoReturn:
+    sys.stderr.write(f"ekko: {message}\n" + (f"  {hint}\n" if hint else ""))
+    sys.exit(1)

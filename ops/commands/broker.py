@@ -23,7 +23,7 @@ def broker(
         typer.Option(
             "--property",
             metavar="NAME=VALUE",
-            help="A broker setting, e.g. listeners=...; {port} and {controller_port} are filled in. Repeatable.",
+            help="A broker setting, e.g. listeners=...; {port} and {controller_port} are filled in. May be repeated.",
         ),
     ] = None,
     prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch Kafka and Java if need be, then end.")] = False,

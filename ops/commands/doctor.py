@@ -21,13 +21,10 @@ def doctor(
     Run it where a process does not work, with the settings of that process. Every line that is not ok is followed by
     what to do. Changes nothing; exit code 1 if there is a problem. Whether everything *runs* is told by `ekko status`.
     """
-    import logging
-
     from ekko.ops import findings
     from ekko.ops.doctor.examine import examine
     from ekko.ops.settings import load
 
-    logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log comes as a finding
     found = []
     for finding in examine(load(config, bootstrap=bootstrap)):
         found.append(finding)

@@ -28,7 +28,7 @@ def add(
     folder: Annotated[Path, typer.Option(help="Folder for the snapshots and seeds; the same when it is run again.")],
     snapshot: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder that `ekko snapshot` has made of a store of DONOR; may be given again."),
+        typer.Option(help="A folder that `ekko snapshot` has made of a store of DONOR; may be repeated."),
     ] = None,
     region_bootstrap: Annotated[
         str, typer.Option(metavar="HOST:PORT,...", help="The new region's own Kafka cluster; the central one if none.")

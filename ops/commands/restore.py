@@ -16,7 +16,7 @@ def restore(
     *,
     region: Region,
     data: Annotated[Path, typer.Option(help="The replica's data folder, as given to `ekko store`; made if missing.")],
-    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
     shards: Annotated[
         str | None, typer.Option(metavar="0-3,6", help="Refuse a snapshot of other shards than these.")
     ] = None,

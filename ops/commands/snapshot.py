@@ -16,7 +16,7 @@ def snapshot(
         str | None, typer.Option(metavar="HOST:PORT", help="A running store, here or elsewhere: it takes one now.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A store's data folder, of this machine.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
 ) -> None:
     """Copy a replica's rows, journals and positions out, checksummed, for `ekko restore` and `ekko region add`.
 

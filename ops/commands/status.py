@@ -18,7 +18,8 @@ def status(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PART", help="Judge only models, regions, barriers, states, monitor, fanout or stores. Repeatable."
+            metavar="PART",
+            help="Judge only models, regions, barriers, states, monitor, fanout or stores. May be repeated.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
@@ -29,7 +30,6 @@ def status(
     so one that hangs cannot hide it. How the machines are set up is told by `ekko doctor`.
     """
     import json
-    import logging
     from dataclasses import asdict
 
     from ekko.ops import findings
@@ -42,7 +42,6 @@ def status(
 
     if unknown := set(only or ()) - set(PARTS):
         raise ConfigurationError(f"--only {' '.join(sorted(unknown))}: no such part", hint=f"parts: {', '.join(PARTS)}")
-    logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log comes as a finding
     settings = load(config, bootstrap=bootstrap)
     now_us = int(time.time() * 1e6)  # before reading: on a busy machine what is read first must not look old by that
     central = central_cluster(settings)

@@ -23,7 +23,6 @@ def top(
     the log loss or AUC of live rows beside the baseline's, is read from the models' signals. Rates are those between
     two frames. Ends with Ctrl-C. Whether something is wrong, and what to do then, is told by `ekko status`.
     """
-    import logging
     import time
     from contextlib import closing
 
@@ -35,7 +34,6 @@ def top(
     from ekko.ops.status.sample import Sample, read_sample
     from ekko.ops.status.signals import SignalTail
 
-    logging.getLogger("ekko").addHandler(logging.NullHandler())  # what libraries log would tear the frame
     settings = load(config, bootstrap=bootstrap)
 
     def frame(earlier: Sample | None) -> tuple[Sample, Group]:

@@ -1,11 +1,14 @@
 """The command line: every command explains itself with an example, and loads nothing that it does not need."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ekko.ops.broker import ports
 
 EKKO = str(Path(sys.executable).with_name("ekko"))
 HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic", "starlette", "prometheus_client")
@@ -67,3 +70,21 @@ def test_what_the_operator_runs_by_hand_is_a_script_as_well(name: str) -> None:
     result = subprocess.run([sys.executable, f"ops/{name}.py", "--help"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert f"Example: ekko {name}" in result.stdout
+
+
+def test_help_texts_are_shown_as_they_stand() -> None:
+    """Brackets are no styles: `[rows, dim]` must not be swallowed."""
+    wide = {**os.environ, "COLUMNS": "200"}
+    for words, text in (
+        (("import",), "floating point [rows, dim]."),
+        (("model", "apply"), "[[regions]], [[models]] and [[models.tables]]."),
+    ):
+        shown = subprocess.run([EKKO, *words, "--help"], capture_output=True, text=True, check=True, env=wide)
+        assert text in shown.stdout
+
+
+def test_what_libraries_log_does_not_stand_before_the_error() -> None:
+    result = run("model", "list", "--bootstrap", f"127.0.0.1:{ports.free('127.0.0.1')}")
+    assert result.returncode == 1
+    assert result.stderr.startswith("ekko: listing topics failed at 127.0.0.1:"), result.stderr
+    assert len(result.stderr.splitlines()) == 2
