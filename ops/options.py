@@ -17,4 +17,7 @@ RegionBootstrap = Annotated[
     ),
 ]
 Region = Annotated[str, typer.Option("--region", help="Name of the serving region.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder for what this process keeps; ekko-data if left out.")]
+MetricsPort = Annotated[
+    int | None, typer.Option("--metrics-port", min=1, max=65535, help="Serve Prometheus metrics at this port.")
+]
+MetricsHost = Annotated[str, typer.Option("--metrics-host", help="Address on which metrics are served.")]

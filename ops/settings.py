@@ -11,7 +11,8 @@ The file is `--config FILE`, else EKKO_CONFIG, else `ekko.toml` in the working f
     bootstrap = "kafka-east:9092"     # the central cluster if left out
     bandwidth_bytes_per_s = 5_000_000
 
-    [region.east.kafka]
+    [region.east.kafka]               # with a cluster of its own it inherits nothing from [kafka]
+    security.protocol = "SSL"
     ssl.ca.location = "/etc/ssl/east.pem"
 
 As environment variables: EKKO_BOOTSTRAP, EKKO_DATA, EKKO_REGION__EAST__BOOTSTRAP.
@@ -70,7 +71,7 @@ class RegionSettings(BaseModel):
     bootstrap: str | None = None
     kafka: KafkaSettings = Field(default_factory=dict)
     bandwidth_bytes_per_s: float | None = Field(default=None, gt=0)
-    bulk_max_age_s: float = Field(default=1.0, gt=0)
+    bulk_max_age_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     express_percentile: float = Field(default=99.0, ge=0, le=100)
     score: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
 
@@ -84,8 +85,8 @@ class Settings(BaseSettings):
     data: Path = Path("ekko-data")
     kafka: KafkaSettings = Field(default_factory=dict)
     region: dict[str, RegionSettings] = Field(default_factory=dict)
-    epoch_interval_s: float = Field(default=30.0, gt=0)
-    snapshot_every_s: float = Field(default=600.0, gt=0)
+    epoch_interval_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    snapshot_every_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
     @classmethod
     def settings_customise_sources(
@@ -103,12 +104,14 @@ class Settings(BaseSettings):
         """The central cluster: source topics, catalogue, control."""
         return ClusterAddress(self.bootstrap, self.kafka)
 
-    def regional(self, name: str) -> ClusterAddress:
-        """A region's own cluster: its lanes. The central one unless the region names its own."""
+    def regional(self, name: str, declared: str = "") -> ClusterAddress:
+        """A region's own cluster: its lanes. The central one unless the region has its own, here or as `declared`.
+
+        What we know of the central cluster, passwords too, is not told to another one.
+        """
         region = self.of_region(name)
-        if region.bootstrap is None:
-            return ClusterAddress(self.bootstrap, {**self.kafka, **region.kafka})
-        return ClusterAddress(region.bootstrap, region.kafka)
+        own = region.bootstrap or declared
+        return ClusterAddress(own, region.kafka) if own else ClusterAddress(self.bootstrap, self.kafka | region.kafka)
 
     def of_region(self, name: str) -> RegionSettings:
         """The region's settings, or the defaults where the file names none."""
@@ -134,9 +137,13 @@ def load(config: Path | None = None, **flags: object) -> Settings:
 
     try:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{named or DEFAULT_FILE} is not TOML: {error}", hint="Strings need quotes."
+            f"{named or DEFAULT_FILE} is not TOML: {error}", hint="Strings need quotes, and the file is UTF-8."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{named or DEFAULT_FILE} cannot be read: {error.strerror}", hint="Check --config or EKKO_CONFIG."
         ) from error
     except (ValidationError, SettingsError) as error:
         raise ConfigurationError(f"settings: {_explain(error)}", hint=f"Read {_sources(named)}.") from error

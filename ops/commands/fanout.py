@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ekko.ops.options import Bootstrap, Config, Region, RegionBootstrap
+from ekko.ops.options import Bootstrap, Config, MetricsHost, MetricsPort, Region, RegionBootstrap
 
 app = typer.Typer()
 
@@ -22,9 +22,8 @@ def fanout(
     instance: Annotated[
         str | None, typer.Option(help="Name of this process among several for the region; the host's name if left out.")
     ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on loopback at this port.")
-    ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Run the fan-out of a region until Ctrl-C or SIGTERM.
 
@@ -34,9 +33,7 @@ def fanout(
     """
     import time
 
-    from prometheus_client import start_http_server
-
-    from ekko.ops.process import central_cluster, region_cluster, spare_collections, stop_on_signals
+    from ekko.ops.process import central_cluster, region_cluster, serve_metrics, spare_collections, stop_on_signals
     from ekko.ops.settings import load
     from ekko.streams.catalogue import Catalogue
     from ekko.streams.fanout import FanoutSettings, RegionFanout
@@ -56,7 +53,6 @@ def fanout(
         express_percentile=own.express_percentile,
         score=own.score,
     )
-    if metrics_port is not None:
-        start_http_server(metrics_port, addr="127.0.0.1")
+    serve_metrics(metrics_host, metrics_port)
     spare_collections()
     RegionFanout(central, regional, region, settings=chosen, clock=time.time, instance=instance).run(stop)

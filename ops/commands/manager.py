@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ekko.ops.options import Bootstrap, Config
+from ekko.ops.options import Bootstrap, Config, MetricsHost, MetricsPort
 
 app = typer.Typer()
 
@@ -23,18 +23,15 @@ def manager(
     rollbacks_an_hour: Annotated[
         int, typer.Option(min=0, help="Automatic rollbacks that a model may have in an hour; 0 for none.")
     ] = 3,
-    metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on loopback at this port.")
-    ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Run the state manager until Ctrl-C or SIGTERM.
 
     Run it twice for a standby: a manager that sees no barrier of a model for one and a half epoch intervals takes over.
     A manager that is dead only means that no new states are made.
     """
-    from prometheus_client import start_http_server
-
-    from ekko.ops.process import central_cluster, region_cluster, stop_on_signals
+    from ekko.ops.process import central_cluster, region_cluster, serve_metrics, stop_on_signals
     from ekko.ops.settings import load
     from ekko.streams.manager import ManagerSettings, StateManager
 
@@ -45,7 +42,6 @@ def manager(
         healthy_after_s=healthy_after,
         rollbacks_an_hour=rollbacks_an_hour,
     )
-    if metrics_port is not None:
-        start_http_server(metrics_port, addr="127.0.0.1")
+    serve_metrics(metrics_host, metrics_port)
     central = central_cluster(settings)
     StateManager(central, settings=chosen, connect=lambda region: region_cluster(settings, region)).run(stop)

@@ -8,7 +8,7 @@ from ekko.ops.doctor import clocks, topics
 from ekko.ops.doctor.brokers import check_broker
 from ekko.ops.doctor.network import check_advertised, check_bootstrap, unreachable
 from ekko.ops.findings import Finding, Level, ok, problem, warning
-from ekko.ops.process import central_cluster, region_cluster
+from ekko.ops.process import central_cluster, region_address, region_cluster
 from ekko.ops.settings import ClusterAddress, Settings
 from ekko.ops.status import facts, judge
 from ekko.schemas import topics as names
@@ -184,10 +184,9 @@ def _region(
     if not region.bootstrap:
         yield from clocks.check_fanouts(region.name, read_all(central, names.fanouts(region.name)), catalogue.codec)
         return
-    own = settings.of_region(region.name).bootstrap or region.bootstrap
-    address = ClusterAddress(own, settings.regional(region.name).kafka)
-    inspection = KafkaInspection(own, address.kafka, timeout_s=TIMEOUT_S)
-    yield ok("region", f"{region.name} has a cluster of its own, {own}:")
+    address = region_address(settings, region)
+    inspection = KafkaInspection(address.bootstrap, address.kafka, timeout_s=TIMEOUT_S)
+    yield ok("region", f"{region.name} has a cluster of its own, {address.bootstrap}:")
     usable = yield from _network(address, inspection)
     if not usable:
         return

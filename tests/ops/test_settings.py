@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ekko.ops.process import region_address
 from ekko.ops.settings import ClusterAddress, RegionSettings, load
+from ekko.schemas.declarations import RegionDeclaration
 from ekko.schemas.errors import ConfigurationError
 
 FILE = """
@@ -51,6 +53,13 @@ def test_a_region_with_a_cluster_of_its_own_inherits_no_credentials(file: Path) 
     assert load(file).regional("east") == ClusterAddress("east:9092", {"ssl.ca.location": "east.pem"})
 
 
+def test_neither_does_one_whose_cluster_is_declared_in_the_catalogue(file: Path) -> None:
+    declared = RegionDeclaration("west", "west:9092")
+    assert region_address(load(file), declared) == ClusterAddress("west:9092", {"client.id": "west"})
+    settings_first = RegionDeclaration("east", "elsewhere:9092")
+    assert region_address(load(file), settings_first).bootstrap == "east:9092"
+
+
 def test_a_region_without_one_is_on_the_central_cluster(file: Path) -> None:
     west = load(file).regional("west")
     assert west.bootstrap == "central:9092"
@@ -91,6 +100,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         ("[region.east]\nbandwith = 1", r"region\.east\.bandwith: Extra inputs"),
         ("[region.east]\nscore = 'no colon'", r"region\.east\.score"),
         ("bootstrap = unquoted", "is not TOML: .*line 1"),
+        ("epoch_interval_s = inf", "epoch_interval_s: Input should be a finite number"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -99,6 +109,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         load(path)
     assert caught.value.hint
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ekko.toml"
+    path.write_bytes(b"bootstrap = '\xff'")
+    with pytest.raises(ConfigurationError, match=r"ekko\.toml is not TOML: .*0xff"):
+        load(path)
 
 
 def test_defaults_are_those_of_the_design() -> None:
