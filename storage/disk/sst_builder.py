@@ -29,6 +29,9 @@ _KEPT = 512 << 20
 
 _LINE = 64
 
+_PATIENCE_S = 300.0
+"""A batch of ten million rows takes a minute on a busy machine: a helper that takes longer is stuck, and is ended."""
+
 
 class SstBuilder:
     """Shared memory and the helper that writes files from it; one batch at a time, allocated by one thread."""
@@ -75,8 +78,9 @@ class SstBuilder:
         with self._building:
             answer = self._ask(json.dumps(request).encode() + b"\n")
         if answer != b"done\n":
+            reason = answer.decode(errors="replace").strip() or "the helper process died, or was stuck"
             raise StoreUnwritable(
-                f"{folder} was not written: {answer.decode(errors='replace').strip() or 'the helper process died'}",
+                f"{folder} was not written: {reason}",
                 hint="free disk space or make the folder writable; the next flush tries again",
             )
 
@@ -96,12 +100,17 @@ class SstBuilder:
             self._helper = self._started()
         assert self._helper.stdin is not None
         assert self._helper.stdout is not None
+        watchdog = threading.Timer(_PATIENCE_S, self._helper.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             self._helper.stdin.write(request)
             self._helper.stdin.flush()
             return self._helper.stdout.readline()
         except BrokenPipeError:
             return b""
+        finally:
+            watchdog.cancel()
 
     def _started(self) -> subprocess.Popen[bytes]:
         descriptor = self._memory.descriptor
