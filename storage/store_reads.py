@@ -44,7 +44,7 @@ class StoreReads:
         """Table -> (rows whose values wrapped around since the start, the last such keys); only tables with some."""
         return {
             name: (table.overflows.count, tuple(table.overflows.last_keys))
-            for name, table in self._tables.items()
+            for name, table in list(self._tables.items())  # the writer may add one meanwhile
             if table.overflows.count
         }
 

@@ -24,7 +24,7 @@ class StoreStates(StoreReads):
 
     def memory_bytes(self) -> int:
         """Bytes of rows, index, journals and flush buffers in use."""
-        return sum(table.memory_bytes() for table in self._tables.values()) + self._durable.memory_bytes()
+        return sum(table.memory_bytes() for table in list(self._tables.values())) + self._durable.memory_bytes()
 
     def raise_bound(self, state: int) -> None:
         """Give up undoing states before `state`, and forget their journals; it stops at a pinned state."""

@@ -1,6 +1,6 @@
 """Journals under a budget: the values of old ones leave memory for the disk, and the oldest leave altogether."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ekko.storage.engine.journal_directory import JournalDirectory
 from ekko.storage.engine.table import Table
@@ -18,17 +18,27 @@ def over_budget(tables: Mapping[str, Table], memory: int) -> bool:
     return _resident(tables) > memory // MEMORY_SHARE
 
 
+def let_values_go(tables: Mapping[str, Table], labels: Sequence[int], memory: int) -> Sequence[int]:
+    """Let values of durable entries of these journals go, one after the other, where memory asks for it; what is left.
+
+    Once it has begun it makes some more room, so as not to begin again at once.
+    """
+    if over_budget(tables, memory):
+        for count, label in enumerate(labels):
+            if _resident(tables) <= _RELIEF * memory / MEMORY_SHARE:
+                return labels[count:]
+            for table in tables.values():
+                table.let_go(label)
+        return ()
+    return labels
+
+
 def relieve(tables: Mapping[str, Table], directory: JournalDirectory, memory: int) -> int:
     """Let values of durable journal entries go, oldest journals first; the bound that the disk budget asks for.
 
     The disk may hold as many bytes of journals as `memory`; beyond that the oldest states can be undone no more.
     """
-    if over_budget(tables, memory):
-        for label in directory.labels:
-            if _resident(tables) <= _RELIEF * memory / MEMORY_SHARE:
-                break
-            for table in tables.values():
-                table.let_go(label)
+    let_values_go(tables, directory.labels, memory)
     bound, excess = directory.bound, _all(tables) - memory
     for label, following in zip(directory.labels[:-_LABELS_KEPT], directory.labels[1:], strict=False):
         if excess <= 0:

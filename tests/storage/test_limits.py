@@ -12,6 +12,7 @@ from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import BadInput, ConfigurationError, MemoryExhausted, StateUnavailable
 from ekko.storage.engine.arena import row_bytes
+from ekko.storage.engine.table import Table
 from ekko.storage.store import Store
 from tests.storage.stores import DIM, keys_of, opened, uniform_deltas
 
@@ -214,3 +215,19 @@ def test_many_stores_in_one_process_share_what_they_can(tmp_path: Path) -> None:
         grown = process.memory_info().rss - before
         assert grown < 24 * 6 * MIB
         assert process.children() == others  # nothing large was flushed: no helper process was needed
+
+
+def test_a_table_that_comes_while_others_are_counted_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics are read by another thread than the one that adds tables."""
+    with opened(tmp_path / "store") as store:
+        alone = store.memory_bytes()
+        counted = Table.memory_bytes
+
+        def count_meanwhile(table: Table) -> int:
+            store.add_table(TableDeclaration("bias", 1))
+            return counted(table)
+
+        monkeypatch.setattr(Table, "memory_bytes", count_meanwhile)
+        assert store.memory_bytes() == alone
