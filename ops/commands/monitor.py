@@ -16,7 +16,7 @@ def monitor(
     *,
     bootstrap: Bootstrap = None,
     config: Config = None,
-    host: Annotated[str, typer.Option(help="Address of the web pages /shares/ and /health/.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of the web pages /shares/, /health/, /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web pages.")] = 6066,
     window: Annotated[float, typer.Option(min=4, help="Seconds over which shares are taken.")] = 60.0,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two publications.")] = 2.0,

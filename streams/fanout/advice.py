@@ -1,13 +1,16 @@
-"""The fan-out and its watchers: shares come in, gradient norms and what waits go out. Never on an update's path."""
+"""The fan-out and its watchers: shares come in; gradient norms, whose blocks came and what waits go out.
 
-from collections.abc import Mapping
+Never on an update's path.
+"""
+
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import EkkoError, QueueFull
-from ekko.schemas.signals import PENDING_BYTES, REFUSED, Shares, Signal
+from ekko.schemas.signals import ENDED, PENDING_BYTES, PUBLISHED, REFUSED, TRAINER, TRAINERS_HEARD, Shares, Signal
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.pending import Waiting
 from ekko.streams.log import Output, Partition, Reader, Writer
@@ -28,8 +31,12 @@ class Advice:
         self._writer: Writer | None = None
         self._due_s = 0.0
 
-    def step(self, now_s: float, waiting: Mapping[str, Waiting]) -> None:
-        """Take in new shares and report if it is time, also what is `waiting` here by model; never waits.
+    def step(self, now_s: float, waiting: Mapping[str, Waiting], reading: Collection[str]) -> None:
+        """Take in new shares and report if it is time; never waits.
+
+        Args:
+            waiting: what waits here, by model.
+            reading: models of which all that is this instance's is being read.
 
         Raises:
             EkkoError: the central cluster cannot be used now; the next step tries again.
@@ -38,7 +45,12 @@ class Advice:
         self._follow(models)
         if now_s >= self._due_s:
             self._due_s = now_s + self._context.settings.signal_interval_s
-            self._report(models, waiting, now_s)
+            if self._writer is None:
+                self._writer = self._context.central.writer()
+            for model in models:
+                self._report(model, waiting.get(model), now_s)
+                self._report_trainers(model, now_s, reading=model in reading)
+            self._writer.poll(0.0)
 
     def close(self) -> None:
         """Release the connections."""
@@ -62,21 +74,28 @@ class Advice:
         current = {at: shares for at, shares in known if at in models and models[at].incarnation == shares.incarnation}
         self._context.sorter.learn(current, len(models))
 
-    def _report(self, models: Mapping[str, ModelDeclaration], waiting: Mapping[str, Waiting], now_s: float) -> None:
-        if self._writer is None:
-            self._writer = self._context.central.writer()
+    def _report(self, model: str, waiting: Waiting | None, now_s: float) -> None:
         region, now_us = self._context.region.name, int(now_s * 1e6)
-        for model in models:
-            total, count = self._context.sorter.take_report(model)
-            if count:
-                self._send(Signal(model, region, self._source, "gradient_norm", total, count, now_us))
-            refused = self._context.refused.pop(model, 0)
-            if refused:
-                self._send(Signal(model, region, self._source, REFUSED, float(refused), refused, now_us))
-            if model in waiting:
-                rows, nbytes = waiting[model]
-                self._send(Signal(model, region, self._source, PENDING_BYTES, float(nbytes), rows, now_us))
-        self._writer.poll(0.0)
+        total, count = self._context.sorter.take_report(model)
+        if count:
+            self._send(Signal(model, region, self._source, "gradient_norm", total, count, now_us))
+        refused = self._context.refused.pop(model, 0)
+        if refused:
+            self._send(Signal(model, region, self._source, REFUSED, float(refused), refused, now_us))
+        if waiting is not None:
+            rows, nbytes = waiting
+            self._send(Signal(model, region, self._source, PENDING_BYTES, float(nbytes), rows, now_us))
+
+    def _report_trainers(self, model: str, now_s: float, *, reading: bool) -> None:
+        region, news = self._context.region.name, self._context.trainers.take(model)
+        for trainer, heard in news.heard.items():
+            source, blocks = TRAINER + trainer, heard.blocks
+            self._send(Signal(model, region, source, PUBLISHED, float(blocks), blocks, heard.published_us))
+        for trainer, since_us in news.blocked.items():
+            self._send(Signal(model, region, TRAINER + trainer, ENDED, 1.0, 1, since_us))
+        if reading:
+            count = len(news.heard)
+            self._send(Signal(model, region, self._source, TRAINERS_HEARD, float(count), count, int(now_s * 1e6)))
 
     def _send(self, signal: Signal) -> None:
         assert self._writer is not None

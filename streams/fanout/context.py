@@ -9,6 +9,7 @@ from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.sorting import Sorter
+from ekko.streams.fanout.trainers import TrainersHeard
 from ekko.streams.log import Cluster
 
 
@@ -26,3 +27,5 @@ class RegionContext:
     settings: FanoutSettings
     refused: Counter[str] = field(default_factory=Counter)
     """Model -> bad source records since they were last reported to the monitor."""
+    trainers: TrainersHeard = field(default_factory=TrainersHeard)
+    """Whose blocks came since it was last reported to the monitor."""

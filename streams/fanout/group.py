@@ -8,13 +8,13 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import ConfigurationError, EkkoError, Fenced, FormatTooNew, GapError
-from ekko.schemas.signals import Rejection
 from ekko.streams.fanout import metrics
 from ekko.streams.fanout.admission import Reason
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.intake import Refusal
 from ekko.streams.fanout.pending import Allowance, Waiting
 from ekko.streams.fanout.recomputation import Recomputation
+from ekko.streams.fanout.rejections import rejected
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
 from ekko.streams.fanout.wire import WireMeter
@@ -58,6 +58,11 @@ class GroupFanout:
     def positions(self) -> dict[Partition, int]:
         """How far each shard has read the source log; from any thread."""
         return {self._source(number): shard.intake.position for number, shard in dict(self._shards).items()}
+
+    @property
+    def reading(self) -> bool:
+        """Whether all its shards are being read; from any thread."""
+        return bool(self._shards) and self.failure is None and not self.halted
 
     def step(self, now_s: float) -> bool:
         """Take what has come, send what may go; returns whether anything was done."""
@@ -202,6 +207,8 @@ class GroupFanout:
         allowance = Allowance(min(granted.total / ratio, self._transaction_bytes), granted.in_turn / ratio, due_us)
         in_turn = allowance.in_turn
         batches = []
+        for shard in self._shards.values():
+            context.trainers.follow(self.model.name, shard.intake.barriers)
         # The shard that was first is last next time: a full budget starves nobody.
         order = list(self._shards)
         self._shards = {number: self._shards[number] for number in order[1:] + order[:1]}
@@ -257,26 +264,10 @@ class GroupFanout:
             )
 
     def _rejection(self, refusal: Refusal, shard: int, now_s: float) -> Output:
-        record, why = refusal.record, refusal.why
-        metrics.REJECTED.labels(*self._labels[:2], why.reason).inc()
-        if why.reason not in {Reason.OLD_GENERATION, Reason.DENIED}:  # those come with rollbacks and deny lists
+        metrics.REJECTED.labels(*self._labels[:2], refusal.why.reason).inc()
+        if refusal.why.reason not in {Reason.OLD_GENERATION, Reason.DENIED}:  # those come with rollbacks and deny lists
             self._context.refused[self.model.name] += 1
-        assert self.model.incarnation is not None
-        rejection = Rejection(
-            model=self.model.name,
-            incarnation=self.model.incarnation,
-            shard=shard,
-            offset=record.offset,
-            reason=why.reason,
-            detail=why.detail,
-            trainer=why.trainer,
-            table=why.table,
-            rejected_us=int(now_s * 1e6),
-            # Blocks of an old generation are many after a rollback, and nobody wants them back.
-            record=None if why.reason is Reason.OLD_GENERATION else record.value,
-        )
-        topic = topics.rejected(self.model.name, self._context.region.name)
-        return Output(Partition(topic, shard), encode(rejection), f"{shard}:{record.offset}".encode())
+        return rejected(refusal, self.model, self._context.region.name, shard, int(now_s * 1e6))
 
     def _state(self, batch: Batch) -> Output:
         topic = topics.fanout(self.model.name, self._context.region.name)
@@ -290,6 +281,8 @@ class GroupFanout:
 
     def _report(self) -> None:
         shards = self._shards.values()
+        for shard in shards:
+            self._context.trainers.add(self.model.name, shard.intake.take_heard())
         rows, nbytes = (sum(shard.pending.rows for shard in shards), sum(shard.pending.nbytes for shard in shards))
         self.waiting = Waiting(rows, nbytes)
         metrics.PENDING_ROWS.labels(*self._labels).set(rows)

@@ -13,6 +13,7 @@ from ekko.streams.fanout.admission import Admission, Admitted, OpenEpoch, Refuse
 from ekko.streams.fanout.held import HeldRecords
 from ekko.streams.fanout.pending import Group
 from ekko.streams.fanout.rows import RowUpdates
+from ekko.streams.fanout.trainers import Heard
 from ekko.streams.log import Record
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Intake:
         self.barriers: list[Barrier] = []
         self.refusals: list[Refusal] = []
         self.dropped_rows = 0
+        self._heard: dict[str, Heard] = {}
         self._opened[0] = self.epoch, Settled()
 
     def start_at(self, record: Record, settled: Settled) -> None:
@@ -165,7 +167,15 @@ class Intake:
         unknown = catalogue_end >= bound if verdict.catalogue is None else verdict.catalogue > bound
         return verdict.refusal() if unknown else verdict
 
+    def take_heard(self) -> dict[str, Heard]:
+        """The trainers of blocks that were admitted since the last call."""
+        heard, self._heard = self._heard, {}
+        return heard
+
     def _decided(self, verdict: Admitted | Refused, record: Record, epoch: OpenEpoch) -> None:
+        if isinstance(verdict, Admitted) and verdict.block.purpose is Purpose.TRAIN:
+            block = verdict.block
+            self._heard[block.trainer] = self._heard.get(block.trainer, Heard()).plus(Heard(1, block.published_us))
         if isinstance(verdict, Refused):
             self.refusals.append(Refusal(record, verdict))
         elif is_void(verdict.effective, self.voids):

@@ -117,6 +117,13 @@ class RegionFanout:
             found[group.model.name] = found.get(group.model.name, Waiting()).plus(group.waiting)
         return found
 
+    @property
+    def reading(self) -> set[str]:
+        """The models of which no shard group stands still here."""
+        groups = list(self.groups.values())
+        still = {group.model.name for group in groups if not group.reading}
+        return {group.model.name for group in groups} - still
+
     def step(self, now_s: float) -> bool:
         """Do what is due everywhere, once; returns whether anything was done.
 
@@ -173,7 +180,7 @@ class RegionFanout:
         try:
             self._context.catalogue.poll()
             self._follow_groups()
-            self._advice.step(now_s, self.waiting)
+            self._advice.step(now_s, self.waiting, self.reading)
             self._failure = ""
         except EkkoError as error:
             if str(error) != self._failure:

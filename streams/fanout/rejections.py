@@ -1,12 +1,36 @@
-"""Reading a region's rejected topic: what was refused there, and why."""
+"""A region's rejected topic: what was refused there, and why; written by fan-outs, read by `ekko rejected`."""
 
 from collections.abc import Iterator
 
 from ekko.schemas import topics
-from ekko.schemas.codec import Codec
+from ekko.schemas.codec import Codec, encode
+from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.errors import TopicMissing
 from ekko.schemas.signals import Rejection
-from ekko.streams.log import Cluster, Partition, Record, read_range
+from ekko.streams.fanout.admission import Reason
+from ekko.streams.fanout.intake import Refusal
+from ekko.streams.log import Cluster, Output, Partition, Record, read_range
+
+
+def rejected(refusal: Refusal, model: ModelDeclaration, region: str, shard: int, now_us: int) -> Output:
+    """The record that tells of a refusal; `now_us` in microseconds since 1970."""
+    record, why = refusal.record, refusal.why
+    assert model.incarnation is not None
+    rejection = Rejection(
+        model=model.name,
+        incarnation=model.incarnation,
+        shard=shard,
+        offset=record.offset,
+        reason=why.reason,
+        detail=why.detail,
+        trainer=why.trainer,
+        table=why.table,
+        rejected_us=now_us,
+        # Blocks of an old generation are many after a rollback, and nobody wants them back.
+        record=None if why.reason is Reason.OLD_GENERATION else record.value,
+    )
+    topic = topics.rejected(model.name, region)
+    return Output(Partition(topic, shard), encode(rejection), f"{shard}:{record.offset}".encode())
 
 
 class RejectedTopic:

@@ -1,6 +1,7 @@
 """All models' health, bucket by bucket, once the watermark has passed a bucket."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import floor
 
 from ekko.schemas.epochs import Verdict
@@ -8,7 +9,8 @@ from ekko.schemas.signals import Signal
 from ekko.streams.health.buckets import Bucket, Total
 from ekko.streams.health.detectors import Detector
 from ekko.streams.health.proposals import to_signal
-from ekko.streams.health.verdict import Health
+from ekko.streams.health.trainers import ABOUT_TRAINERS, SilentTrainer, TrainerWatch, in_words
+from ekko.streams.health.verdict import Health, Judgement
 
 COHORTS = ("live", "baseline")
 _REPEAT_BUCKETS = 10
@@ -40,11 +42,18 @@ class Board:
     ) -> None:
         self.late = 0
         self._health = {model: Health(detectors()) for model in models}
+        self._trainers = {model: TrainerWatch() for model in self._health}
+        self._silent_since_s: dict[str, float] = {}
         self._metrics, self._bucket_s, self._grace_s = metrics, bucket_s, grace_s
         self._next = floor((now_s - grace_s) / bucket_s)
 
     def accepts(self, signal: Signal) -> bool:
-        """Whether a signal concerns health and comes in time; what comes too late is counted in `late`."""
+        """Whether a signal belongs into buckets and comes in time; what comes too late is counted in `late`.
+
+        What it says about trainers is taken in, too.
+        """
+        if signal.metric in ABOUT_TRAINERS and signal.model in self._trainers:
+            self._trainers[signal.model].hear(signal)
         if signal.metric not in self._metrics or signal.cohort not in COHORTS:
             return False
         if signal.event_us / 1e6 < self._next * self._bucket_s:
@@ -52,17 +61,32 @@ class Board:
             return False
         return True
 
+    def silent(self) -> dict[str, Mapping[str, SilentTrainer]]:
+        """Trainers that have fallen silent, by model."""
+        return {model: watch.silent() for model, watch in self._trainers.items()}
+
     def judge(self, now_s: float, read: Read) -> list[Signal]:
         """Judge every bucket that the watermark has passed; what is to be told to the state manager."""
         told: list[Signal] = []
         while (self._next + 1) * self._bucket_s + self._grace_s <= now_s:
             start_s = self._next * self._bucket_s
             for model, health in self._health.items():
-                judgement = health.update(self._bucket(model, start_s, read))
+                judgement = self._with_silence(model, start_s, health.update(self._bucket(model, start_s, read)))
                 if judgement.verdict is not Verdict.HEALTHY or self._next % _REPEAT_BUCKETS == 0:
                     told.append(to_signal(model, judgement))
             self._next += 1
         return told
+
+    def _with_silence(self, model: str, start_s: float, judgement: Judgement) -> Judgement:
+        """A silent trainer makes a model suspect and no more, for exactly as long as it is silent."""
+        silent = self._trainers[model].silent()
+        if not silent:
+            self._silent_since_s.pop(model, None)
+            return judgement
+        since_s = self._silent_since_s.setdefault(model, start_s)
+        if judgement.verdict is Verdict.HEALTHY:
+            return Judgement(Verdict.SUSPECT, since_s, in_words(silent))
+        return replace(judgement, reason=f"{judgement.reason}; {in_words(silent)}")
 
     def _bucket(self, model: str, start_s: float, read: Read) -> Bucket:
         totals = {

@@ -135,25 +135,3 @@ class Rate:
             return f"{count:.0f} observations of {self._metric}, usually {median(self._usual):.0f}"
         self._usual.append(count)
         return None
-
-
-class Silence:
-    """A metric that used to come no longer does: its source is dead or cut off.
-
-    Args:
-        after_s: seconds of event time without it.
-    """
-
-    grave = False
-
-    def __init__(self, metric: str, *, after_s: float = 30.0) -> None:
-        self._metric, self._after_s = metric, after_s
-        self._heard_s: float | None = None
-
-    def update(self, bucket: Bucket) -> str | None:
-        """See `Detector.update`."""
-        if bucket.total(self._metric).count:
-            self._heard_s = bucket.start_s
-        if self._heard_s is None or bucket.start_s - self._heard_s < self._after_s:
-            return None
-        return f"no {self._metric} for {bucket.start_s - self._heard_s:.0f} s"

@@ -1,7 +1,7 @@
 """The detectors that every model has."""
 
 from ekko.schemas.signals import OUT_OF_RANGE, OVERFLOWED, REFUSED
-from ekko.streams.health.detectors import GRADIENTS, Detector, GuardBand, Jump, Occurs, Rate, Share, Silence
+from ekko.streams.health.detectors import GRADIENTS, Detector, GuardBand, Jump, Occurs, Rate, Share
 from ekko.streams.health.drift import Drift
 
 LOSS = "log_loss"
@@ -27,5 +27,4 @@ def standard_detectors() -> list[Detector]:
         Occurs(REFUSED, grave=False),
         Jump(GRADIENTS),
         Rate(GRADIENTS),
-        Silence(GRADIENTS),
     ]

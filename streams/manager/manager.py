@@ -97,7 +97,7 @@ class StateManager:
             return
         self._catalogue_failure = ""
         self._follow_models()
-        self._regions.follow(self._catalogue.regions)
+        self._regions.follow(self._catalogue.regions, self.models)
 
     def _follow_models(self) -> None:
         declared = self._catalogue.models

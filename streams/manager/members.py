@@ -1,20 +1,25 @@
-"""Replicas of a region as they announce themselves."""
+"""Replicas of a region as they announce themselves, and for how long its cluster keeps their lanes."""
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 from ekko.schemas import topics
+from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.schemas.errors import EkkoError, FormatError
 from ekko.schemas.replicas import Member
 from ekko.streams.log import Cluster, Partition, Reader
+from ekko.streams.manager.silence import shortest_retention_s
 
 Connect = Callable[[RegionDeclaration], Cluster]
 """Makes a connection to a region's cluster."""
 
 _log = logging.getLogger(__name__)
+
+_RETENTION_EVERY_S = 60.0
 
 
 class MembersView:
@@ -29,6 +34,8 @@ class MembersView:
         caught_up: set once the topic was read to the end that it had when it was opened.
         stopped: set by whoever no longer wants it followed.
         failure: why the region cannot be read at the moment.
+        models: those whose lanes are looked at, once a minute.
+        kept_s: by model, how long its lanes keep records here, the shorter one, seconds; replaced, not changed.
     """
 
     def __init__(self, connect: Connect, region: RegionDeclaration, codec: Codec) -> None:
@@ -36,6 +43,9 @@ class MembersView:
         self.failure: Exception | None = None
         self.caught_up = threading.Event()
         self.stopped = threading.Event()
+        self.models: frozenset[str] = frozenset()
+        self.kept_s: Mapping[str, float] = {}
+        self._kept_as_of_s, self._kept_of = -_RETENTION_EVERY_S, self.models
         self._connect, self._codec = connect, codec
         self._cluster: Cluster | None = None
         self._reader: Reader | None = None
@@ -52,6 +62,7 @@ class MembersView:
         try:
             if self._reader is None:
                 self._reader = self._open()
+            self._look_at_lanes()
             records = self._reader.poll(timeout_s)
         except EkkoError as error:
             if self.failure is None:
@@ -82,6 +93,18 @@ class MembersView:
         reader = self._cluster.reader()
         reader.assign({partition: bound.low for partition, bound in bounds.items()})
         return reader
+
+    def _look_at_lanes(self) -> None:
+        now_s = time.monotonic()
+        known = now_s < self._kept_as_of_s + _RETENTION_EVERY_S and self.models == self._kept_of
+        if self._cluster is None or known:
+            return
+        self._kept_as_of_s, self._kept_of = now_s, self.models
+        lanes = {model: [topics.lane(model, self.region.name, lane) for lane in Lane] for model in self.models}
+        try:
+            self.kept_s = {model: shortest_retention_s(self._cluster, names) for model, names in lanes.items()}
+        except EkkoError as error:  # without the right to see settings all else works
+            _log.warning("region %s: how long lanes are kept is not known: %s", self.region.name, error)
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 
 from ekko.schemas import topics
-from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier
@@ -69,8 +68,8 @@ class ModelManager:
             now_s: seconds since 1970.
             regions: every region of the catalogue.
         """
-        lanes = (topics.lane(self.model.name, region, lane) for region in regions for lane in Lane)
-        self.silence.look(self.barrier_s, (topics.deltas(self.model.name), *lanes), now_s)
+        kept_s = [region.kept_s[self.model.name] for region in regions.values() if self.model.name in region.kept_s]
+        self.silence.look(self.barrier_s, kept_s, now_s)
         if now_s < self._retry_at_s:
             return False
         try:

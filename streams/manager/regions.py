@@ -1,7 +1,7 @@
 """All regions' announcements; each region has a thread of its own, so that one that is down holds up nothing."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import RegionDeclaration
@@ -27,8 +27,8 @@ class Regions:
         self._started = False
         self._threads: list[threading.Thread] = []
 
-    def follow(self, declared: Mapping[str, RegionDeclaration]) -> None:
-        """Take up new regions, let go of those that are gone."""
+    def follow(self, declared: Mapping[str, RegionDeclaration], models: Iterable[str] = ()) -> None:
+        """Take up new regions, let go of those that are gone; learn how long each keeps the lanes of `models`."""
         for name, view in list(self._views.items()):
             if declared.get(name) != view.region:
                 self._views.pop(name)
@@ -38,6 +38,7 @@ class Regions:
                 self._views[name] = MembersView(self._connect, region, self._codec)
                 if self._started:
                     self._start(self._views[name])
+            self._views[name].models = frozenset(models)
 
     def start(self) -> None:
         """Listen in the background, to later regions too, until `close`."""
@@ -69,7 +70,7 @@ class Regions:
     def now(self) -> dict[str, Region]:
         """What every region's replicas announced last, by region."""
         return {
-            name: Region(view.region.incarnation, tuple(view.members), seeded=bool(view.region.donor))
+            name: Region(view.region.incarnation, tuple(view.members), bool(view.region.donor), view.kept_s)
             for name, view in self._views.items()
         }
 

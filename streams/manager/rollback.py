@@ -21,11 +21,13 @@ class Region:
 
     Attributes:
         seeded: made from a donor's snapshot: as long as it has no replica it is still being made.
+        kept_s: by model, how long its lanes keep records there, the shorter one, seconds; as far as known.
     """
 
     incarnation: int | None
     members: tuple[Member, ...]
     seeded: bool = False
+    kept_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from math import inf
 
+from ekko.schemas import topics as names
 from ekko.schemas.errors import ConnectionFailed, TopicMissing
 from ekko.streams.log import Cluster
 
@@ -27,7 +28,7 @@ def shortest_retention_s(cluster: Cluster, topics: Iterable[str]) -> float:
 def _retention_s(cluster: Cluster, topic: str) -> float:
     try:
         kept_ms = int(cluster.topic_settings(topic).get("retention.ms", -1))
-    except TopicMissing:  # of a region with a cluster of its own, or just deleted
+    except TopicMissing:  # just deleted, or not made yet
         return inf
     return inf if kept_ms < 0 else kept_ms / 1e3
 
@@ -49,19 +50,19 @@ class Silence:
         self._cluster, self._model = cluster, model
         self._look_s = 0.0
 
-    def look(self, barrier_s: float, topics: Iterable[str], now_s: float) -> None:
+    def look(self, barrier_s: float, lanes_s: Iterable[float], now_s: float) -> None:
         """Look if it is time.
 
         Args:
             barrier_s: when the last known barrier was written, seconds since 1970; 0 if none is known.
-            topics: source and lanes of the model.
+            lanes_s: for how long each region keeps the model's lanes, as far as known, seconds.
         """
         if now_s < self._look_s or not barrier_s:
             return
         self._look_s = now_s + _LOOK_S
         age_s = now_s - barrier_s
         try:
-            retention_s = shortest_retention_s(self._cluster, topics)
+            retention_s = min([shortest_retention_s(self._cluster, [names.deltas(self._model)]), *lanes_s])
         except ConnectionFailed as error:
             _log.warning("model %s: how long its log is kept is not known: %s", self._model, error)
             return

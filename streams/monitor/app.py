@@ -29,6 +29,7 @@ from ekko.schemas.signals import Shares, Signal
 from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.standard import WATCHED, standard_detectors
+from ekko.streams.monitor import metrics
 from ekko.streams.monitor.settings import GROUP, BrokerSettings, MonitorSettings
 from ekko.streams.monitor.shares import Measure, contributions, needs_restart, shares, table_key
 
@@ -158,6 +159,10 @@ class Monitor:
         async def shares_page(view: Any, _request: Any) -> Any:
             return view.json([asdict(share) for share in self._latest])
 
+        @self.app.page("/metrics")
+        async def metrics_page(view: Any, _request: Any) -> Any:
+            return view.text(metrics.page(self._board.silent()))
+
         @self.app.page("/health/")
         async def health_page(view: Any, _request: Any) -> Any:
             return view.json(
@@ -165,6 +170,10 @@ class Monitor:
                     "models": sorted(self._models),
                     "unreadable_signals": self.unreadable,
                     "late_signals": self._board.late,
+                    "silent_trainers": {
+                        model: {name: asdict(each) for name, each in silent.items()}
+                        for model, silent in self._board.silent().items()
+                    },
                 }
             )
 

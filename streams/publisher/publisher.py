@@ -20,11 +20,13 @@ from ekko.schemas.blocks import DeltaBlock
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration, check_trainer
 from ekko.schemas.errors import ConfigurationError, EkkoError, OutOfRange
 from ekko.schemas.hashing import table_seed
+from ekko.schemas.signals import TRAINER
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster
 from ekko.streams.publisher import batches
 from ekko.streams.publisher.admission import Admission
 from ekko.streams.publisher.control import ControlFollower, RollbackGate
+from ekko.streams.publisher.farewell import say_farewell
 from ekko.streams.publisher.model import PublishedModel
 from ekko.streams.publisher.position import PositionSearch, position_shard, with_position
 from ekko.streams.publisher.queue import QueueSender, Sender
@@ -114,7 +116,7 @@ class Publisher:
             opened.callback(follower.close)
             self._gate = RollbackGate(model, follower, generation, on_rollback)
             self._ledger = Ledger(model)
-            self._refusals = Refusals(cluster, model, f"trainer/{self.trainer}")
+            self._refusals = Refusals(cluster, model, TRAINER + self.trainer)
             opened.callback(self._refusals.close)
             self._sender = self._make_sender(transactional_id, queue_bytes, linger_ms)
             self._forgotten = weakref.finalize(self, _flush_forgotten, model, self._sender)
@@ -267,13 +269,18 @@ class Publisher:
         self._sender.flush(timeout_s)
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Flush and release the connections, in any case; raises as `flush`. A second call does nothing."""
+        """Flush, tell the monitor that this trainer has ended, and release the connections, in any case.
+
+        Raises as `flush`; the trainer then counts as one that has vanished. A second call does nothing.
+        """
         if self._closed:
             return
         self._closed = True
         self._forgotten.detach()
         with self._opened:
             self._sender.close(timeout_s)
+            if self.acknowledged.blocks:
+                say_farewell(self._cluster, self._model.declaration.name, self.trainer)
 
     def __enter__(self) -> Self:
         return self

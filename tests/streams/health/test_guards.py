@@ -20,7 +20,6 @@ TROUBLES = {
     "norms explode": ({GRADIENTS: Total(5_000.0, 1_000)}, Verdict.CORRUPT, "gradient_norm is 5, usually 0.1"),
     "norms are no numbers": ({GRADIENTS: Total(float("nan"), 1_000)}, Verdict.CORRUPT, "gradient_norm is nan"),
     "too many updates": ({GRADIENTS: Total(2_000.0, 20_000)}, Verdict.SUSPECT, "20000 observations of gradient_norm"),
-    "a trainer is silent": ({}, Verdict.SUSPECT, "no gradient_norm for"),
     "blocks are refused": ({**USUAL, REFUSED: Total(1, 1)}, Verdict.SUSPECT, "1 observations of refused_blocks"),
 }
 
@@ -30,6 +29,7 @@ HARMLESS = {
     "norms five times as large": {GRADIENTS: Total(500.0, 1_000)},
     "five times as many updates": {GRADIENTS: Total(500.0, 5_000)},
     "fewer updates": {GRADIENTS: Total(1.0, 10)},
+    "no updates at all": {},
 }
 
 
