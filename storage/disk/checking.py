@@ -10,11 +10,13 @@ from ekko.schemas.errors import ConfigurationError, StoreCorrupt
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.disk_trouble import START_ANEW
 from ekko.storage.disk.durable import Durable
-from ekko.storage.disk.flush import hashes_of
+from ekko.storage.disk.journal_proof import JournalProof
 from ekko.storage.disk.manifest import JournalEntry, Manifest, TableEntry, decode_manifest
 from ekko.storage.disk.rocks import DATABASE, RocksDurable
 from ekko.storage.engine.admission import locating
 from ekko.storage.engine.cells import entry_width, journal_prefix, row_width, rows_prefix
+from ekko.storage.engine.hashes import entry_hashes_of, hashes_of
+from ekko.storage.engine.journal_tallies import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +96,23 @@ def _check_table(durable: Durable, manifest: Manifest, entry: TableEntry) -> Tab
             f"{entry.checksum:016x}",
             hint=START_ANEW,
         )
-    journals = {journal.label: _count_entries(durable, journal, entry) for journal in manifest.journals}
+    proof, journals = JournalProof(manifest), {}
+    for journal in manifest.journals:
+        found = _tally_journal(durable, journal, entry)
+        proof.check(journal.label, entry, found)
+        journals[journal.label] = found[0]
     return TableReport(entry.name, entry.dim, rows, checksum, journals)
 
 
-def _count_entries(durable: Durable, journal: JournalEntry, entry: TableEntry) -> int:
-    """Distinct keys under a journal's numbers; reading them verifies every block's checksum."""
-    found = [
-        keys
-        for number in journal.numbers
-        for keys, _ in durable.scan(journal_prefix(number, entry.number), entry_width(entry.dim))
-    ]
-    return len(np.unique(np.concatenate(found))) if found else 0
+def _tally_journal(durable: Durable, journal: JournalEntry, entry: TableEntry) -> Tally:
+    """Distinct keys under a journal's numbers, the first that holds a key counts, and the sum of their hashes."""
+    seen, checksum = np.empty(0, dtype=np.uint64), 0
+    for number in journal.numbers:
+        found = [seen]
+        for keys, values in durable.scan(journal_prefix(number, entry.number), entry_width(entry.dim)):
+            new = ~np.isin(keys, seen)
+            rows = np.ascontiguousarray(values[new]).view("<i4")
+            checksum += int(entry_hashes_of(entry.name, keys[new], rows).sum(dtype=np.uint64))
+            found.append(keys[new])
+        seen = np.concatenate(found)
+    return len(seen), checksum % (1 << 64)

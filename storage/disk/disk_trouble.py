@@ -1,10 +1,21 @@
 """What to tell when the disk fails a store."""
 
+import errno
+import os
 from pathlib import Path
 
 from ekko.schemas.errors import StoreCorrupt, StoreUnwritable
 
 START_ANEW = "move the folder away: the replica then fills an empty one from a peer or the lanes"
+
+
+_UNWRITABLE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)))
+
+
+def unopened(path: Path, reason: object) -> StoreCorrupt | StoreUnwritable:
+    """What to tell when RocksDB does not open: it writes to do so, and nothing may be wrong with what is there."""
+    full = any(words in str(reason) for words in _UNWRITABLE)
+    return unwritable(path, reason) if full else corrupt(path, reason)
 
 
 def corrupt(path: Path, reason: object) -> StoreCorrupt:

@@ -14,20 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ekko.schemas.epochs import EpochRange
-from ekko.schemas.hashing import UInt64s, row_hashes
-from ekko.schemas.quantize import Int32s
+from ekko.schemas.hashing import UInt64s
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.durable import Batch, Cells, Durable
-from ekko.storage.disk.manifest import JournalEntry, Manifest, TableEntry, encode_manifest
+from ekko.storage.disk.manifest import JournalEntry, JournalTally, Manifest, TableEntry, encode_manifest
 from ekko.storage.engine.capture import Copies, TableCapture
 from ekko.storage.engine.cells import journal_prefix, rows_prefix
+from ekko.storage.engine.hashes import hashes_of
 from ekko.storage.engine.index import Slots
 from ekko.storage.engine.journal_directory import JournalDirectory
 from ekko.storage.engine.reading import Bools, nonzero_rows
 from ekko.storage.engine.table import Table
-
-_HASHED_AT_ONCE = 4096
-"""Rows hashed in one go: they stay in the second-level cache while the columns are summed."""
 
 _COPIED_AT_ONCE = 32_768
 """Rows and entries copied between two applies: some milliseconds."""
@@ -212,6 +209,7 @@ class Flusher:
             next_journal=capture.next_journal,
             garbage=tuple(sorted(capture.garbage)),
             pinned=capture.pinned,
+            tallies=self._journal_tallies(capture),
         )
         cells = tuple(cells for part in parts.values() for cells in part.cells)
         self._durable.commit(Batch(cells, encode_manifest(manifest)))
@@ -225,6 +223,13 @@ class Flusher:
         if capture.garbage:
             self._durable.erase([journal_prefix(number) for number in sorted(capture.garbage)])
         self.erased = set(capture.garbage)
+
+    def _journal_tallies(self, capture: Capture) -> tuple[JournalTally, ...]:
+        return tuple(
+            JournalTally(label, self.tallies[name].number, *tally)
+            for name, table in capture.tables.items()
+            for label, tally in table.tallies.items()
+        )
 
     def _part(self, name: str, table: TableCapture, capture: Capture) -> Part:
         """What a commit writes of one table, and what it is to remember."""
@@ -244,15 +249,6 @@ class Flusher:
         shared = self._durable.allocate(present.shape, np.bool_)
         shared[:] = present
         return Cells(prefix, copies.keys, copies.columns, shared)
-
-
-def hashes_of(table: str, keys: UInt64s, rows: Int32s) -> UInt64s:
-    """`schemas.hashing.row_hashes` in runs that stay in the cache."""
-    hashes = np.empty(len(keys), dtype=np.uint64)
-    for start in range(0, len(keys), _HASHED_AT_ONCE):
-        part = slice(start, start + _HASHED_AT_ONCE)
-        hashes[part] = row_hashes(table, keys[part], rows[part])
-    return hashes
 
 
 def _tallied(tally: TableEntry, old: UInt64s, new: UInt64s) -> TableEntry:

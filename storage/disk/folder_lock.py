@@ -1,6 +1,7 @@
 """One process a data folder: a lock file that names its holder, free again the moment that process ends."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ekko.schemas.errors import StoreLocked
@@ -38,10 +39,15 @@ class FolderLock:
             raise StoreLocked(
                 f"data folder {folder} is held by {other}", hint="stop that store, or give this one its own --data"
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"{holder} (process {os.getpid()})\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{holder} (process {os.getpid()})\n")
+            self._file.flush()
+        except OSError:  # the disk is full
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let others have the folder."""
-        self._file.close()
+        with suppress(OSError):  # of what could not be written; it is closed all the same
+            self._file.close()

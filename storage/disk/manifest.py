@@ -41,6 +41,21 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalTally:
+    """What one table's entries of one journal must add up to.
+
+    Attributes:
+        label: the journal's. table: the table's number. entries: distinct keys.
+        checksum: sum of `storage.engine.hashes.entry_hashes_of` over them, modulo 2**64.
+    """
+
+    label: int
+    table: int
+    entries: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything of a flush that is not a row or a journal entry.
 
@@ -49,6 +64,7 @@ class Manifest:
         withdrawn: model states whose journals were united with the one before.
         next_journal: the next number for a journal. garbage: numbers whose cells are to be erased.
         pinned: the model state whose overlay stays in memory.
+        tallies: of all journals with entries; None in folders of earlier software, whose journals are not checked.
     """
 
     state: ReplicaState
@@ -58,6 +74,7 @@ class Manifest:
     next_journal: int
     garbage: tuple[int, ...]
     pinned: int | None = None
+    tallies: tuple[JournalTally, ...] | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -78,6 +95,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "next_journal": manifest.next_journal,
         "garbage": manifest.garbage,
         "pinned": manifest.pinned,
+        "journal_tallies": None if manifest.tallies is None else [_tally_body(tally) for tally in manifest.tallies],
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -139,8 +157,17 @@ def _manifest(body: dict[str, Any]) -> Manifest:
         journals=tuple(JournalEntry(label, tuple(numbers)) for label, numbers in body["journals"]),
         next_journal=body["next_journal"],
         garbage=tuple(body["garbage"]),
-        pinned=body.get("pinned"),  # absent in folders of the first version
+        pinned=body.get("pinned"),  # absent in folders of the first version, as is the next
+        tallies=_tallies(body.get("journal_tallies")),
     )
+
+
+def _tally_body(tally: JournalTally) -> list[int]:
+    return [tally.label, tally.table, tally.entries, tally.checksum]
+
+
+def _tallies(body: list[list[int]] | None) -> tuple[JournalTally, ...] | None:
+    return None if body is None else tuple(JournalTally(*tally) for tally in body)
 
 
 def _shard_body(position: ShardPosition) -> list[Any]:

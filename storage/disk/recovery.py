@@ -9,9 +9,10 @@ from ekko.schemas.hashing import UInt64s
 from ekko.schemas.quantize import Int32s
 from ekko.storage.disk.disk_trouble import START_ANEW
 from ekko.storage.disk.durable import Bytes, Durable
-from ekko.storage.disk.flush import hashes_of
+from ekko.storage.disk.journal_proof import JournalProof
 from ekko.storage.disk.manifest import JournalEntry, Manifest, TableEntry
 from ekko.storage.engine.cells import entry_width, journal_prefix, row_width, rows_prefix
+from ekko.storage.engine.hashes import entry_hashes_of, hashes_of
 from ekko.storage.engine.table import Table
 
 
@@ -24,9 +25,11 @@ def recover(durable: Durable, manifest: Manifest, tables: Mapping[str, Table]) -
     entries = {entry.name: entry for entry in manifest.tables if entry.name in tables}
     for name, entry in entries.items():
         _recover_rows(durable, entry, tables[name])
+    proof = JournalProof(manifest)
     for journal in manifest.journals:
         for name, entry in entries.items():
             _recover_journal(durable, journal, entry, tables[name])
+            proof.check(journal.label, entry, tables[name].pool.tallies.of(journal.label))
 
 
 def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:
@@ -65,8 +68,9 @@ def _add_entries(table: Table, label: int, keys: UInt64s, values: Bytes) -> None
     slots = table.slots_of(keys)
     new = np.flatnonzero(arena.newest.take(slots) != label + 1)  # else an older number holds the key already
     owners = slots[new]
-    entries = pool.add(owners, label, arena.heads.take(owners), _int32s(values), new)
-    pool.dirty[entries] = False
+    rows = _int32s(values)
+    entries = pool.add(owners, label, arena.heads.take(owners), rows, new)
+    pool.settle(entries, label, entry_hashes_of(table.declaration.name, keys[new], rows[new]))
     arena.heads[owners] = entries + 1
     arena.newest[owners] = label + 1
 

@@ -32,7 +32,7 @@ from rocksdict import (
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import UInt64s
 from ekko.storage.disk.commit_count import CommitCount
-from ekko.storage.disk.disk_trouble import corrupt, unwritable
+from ekko.storage.disk.disk_trouble import corrupt, unopened, unwritable
 from ekko.storage.disk.durable import Batch, Bytes
 from ekko.storage.disk.folder_lock import FolderLock
 from ekko.storage.disk.packing import found_values, joined_keys, split_cells, write_cells
@@ -256,7 +256,7 @@ def _opened(path: Path) -> Rdict:
     try:
         return Rdict(str(database), options)
     except Exception as error:
-        raise corrupt(path, error) from error
+        raise unopened(path, error) from error
 
 
 @functools.cache

@@ -104,7 +104,7 @@ class ApplyingTable:
 
     def capture(self, allocate: Allocate) -> TableCapture:
         """Begin to copy what is dirty as it is now, into memory from `allocate`; until `end_capture`."""
-        capture = TableCapture(self.arena, self.pool, allocate)
+        capture = TableCapture(self.declaration.name, self.arena, self.pool, allocate)
         self._before_rows, self.pool.before_change = capture.before_rows, capture.before_entries
         return capture
 

@@ -8,7 +8,7 @@ in question, not the number of epochs kept.
 A link is right only if the entry it points to belongs to the same slot and has a lower label: so entries may be freed
 (and used again) without looking for the links that still point to them.
 
-The values of entries that are durable may be let go under memory pressure; the entry itself (17 bytes) stays, so that
+The values of entries that are durable may be let go under memory pressure; the entry itself (21 bytes) stays, so that
 walking a chain never needs the disk.
 """
 
@@ -18,11 +18,13 @@ import numpy as np
 
 from ekko.schemas.quantize import Int32s
 from ekko.storage.engine.free_list import FreeList, adjacent
+from ekko.storage.engine.hashes import UInt32s
 from ekko.storage.engine.index import Slots
+from ekko.storage.engine.journal_tallies import JournalTallies
 from ekko.storage.engine.memory import Array, Column
 from ekko.storage.engine.scatter import scatter
 
-ENTRY_BYTES = 4 + 4 + 4 + 4 + 1
+ENTRY_BYTES = 4 + 4 + 4 + 4 + 4 + 1
 """Memory of an entry without its values."""
 
 Listener = Callable[[Slots], None]
@@ -40,6 +42,7 @@ def journal_columns(capacity: int, dim: int) -> list[Column]:
         Column("entry_labels", "<i4", (capacity,)),
         Column("entry_previous", "<i4", (capacity,)),
         Column("entry_places", "<i4", (capacity,)),
+        Column("entry_hashes", "<u4", (capacity,)),
         Column("entry_dirty", "|u1", (capacity,)),
     ]
 
@@ -51,6 +54,7 @@ class JournalPool:
         slots: owner + 1, 0 for a free entry. labels: the journal it belongs to.
         previous: next older entry of the slot + 1, 0 for none. dirty: not 0 if not yet durable.
         places: where its values stand + 1, 0 if only on disk. values: int32[capacity, dim], by place.
+        hashes: of its value as it was last copied for a commit, 0 if it never was. tallies: their sums, by label.
         before_change: told of distinct entries before their values change or they are given back.
     """
 
@@ -60,9 +64,11 @@ class JournalPool:
         self.labels = arrays["entry_labels"]
         self.previous = arrays["entry_previous"]
         self.places = arrays["entry_places"]
+        self.hashes = arrays["entry_hashes"]
         self.dirty = arrays["entry_dirty"]
         self.entries = FreeList(arrays["journal_header"], _HEADER_ENTRIES)
         self.room = FreeList(arrays["journal_header"], _HEADER_PLACES)
+        self.tallies = JournalTallies()
         self.before_change: Listener = nobody
 
     @property
@@ -104,6 +110,14 @@ class JournalPool:
         scatter(self.values, places, values)
         self.dirty[entries] = 1
 
+    def settle(self, entries: Slots, label: int, hashes: UInt32s) -> UInt32s:
+        """Distinct entries of one journal are on disk with values of these hashes, or will be; their hashes before."""
+        before: UInt32s = self.hashes.take(entries)
+        self.tallies.replace(label, before, hashes)
+        self.hashes[entries] = hashes
+        self.dirty[entries] = 0
+        return before
+
     def bring_in(self, entries: Slots, values: Int32s) -> None:
         """Make entries resident with values read from disk."""
         self.places[entries] = self._store(values, np.arange(len(entries))) + 1
@@ -118,7 +132,9 @@ class JournalPool:
         """Give entries back."""
         self.before_change(entries)
         places = self.places.take(entries).astype(np.int64)
+        self.tallies.remove(self.labels.take(entries), self.hashes.take(entries))
         self.slots[entries] = 0
+        self.hashes[entries] = 0
         self.dirty[entries] = 0
         self.places[entries] = 0
         self.room.give(places[places > 0] - 1)

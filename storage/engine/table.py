@@ -163,6 +163,8 @@ class Table(ApplyingTable):
         pool.places[doubles] = newer
         pool.previous[kept] = pool.previous.take(doubles)
         pool.dirty[kept] = pool.dirty.take(doubles)
+        pool.tallies.move(source, target, pool.hashes.take(entries))
+        pool.hashes[kept], pool.hashes[doubles] = pool.hashes.take(doubles), pool.hashes.take(kept)
         pool.labels[entries] = target
         self.pinned.replace(slots[both], doubles, kept)
         at_head = arena.heads.take(slots) == entries + 1
