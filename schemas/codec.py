@@ -16,7 +16,8 @@ from importlib import resources
 from typing import Any
 
 import fastavro
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro.read import SchemaResolutionError
+from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
 
 from ekko.schemas.blocks import DeltaBlock, LaneBlock
 from ekko.schemas.bodies import from_body, to_body
@@ -69,6 +70,14 @@ MESSAGES: Mapping[Kind, type] = {
     Kind.REPLICA_STATE: ReplicaState,
 }
 _KINDS = {message: kind for kind, message in MESSAGES.items()}
+
+
+_BAD_SCHEMA = (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, RecursionError)
+_BAD_BODY = (
+    *(EkkoError, SchemaResolutionError, EOFError, ValueError, TypeError, IndexError, OverflowError),
+    *(MemoryError, KeyError, RecursionError),
+)
+"""What fastavro, and the checks of bodies, raise of schemas and bytes that are none; never let out."""
 
 
 class UnknownSchema(FormatError):
@@ -175,10 +184,11 @@ class Codec:
             return
         try:
             parsed = fastavro.parse_schema(json.loads(declaration.schema))
-        except (ValueError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
+            found = _fingerprint(parsed)
+        except _BAD_SCHEMA as error:
             raise FormatError(f"schema {declaration.fingerprint:016x} of kind {declaration.kind}: {error}") from error
-        if _fingerprint(parsed) != declaration.fingerprint:
-            raise FormatError(f"schema {declaration.fingerprint:016x} has fingerprint {_fingerprint(parsed):016x}")
+        if found != declaration.fingerprint:
+            raise FormatError(f"schema {declaration.fingerprint:016x} has fingerprint {found:016x}")
         if declaration.kind in MESSAGES:  # a kind of a newer version concerns newer readers only
             self._writers[Kind(declaration.kind), declaration.fingerprint] = parsed
 
@@ -201,7 +211,7 @@ class Codec:
             return from_body(MESSAGES[kind], _read_body(value, writer, _own(kind).parsed))
         except FormatError:
             raise
-        except (EkkoError, EOFError, ValueError, TypeError, IndexError, OverflowError, MemoryError, KeyError) as error:
+        except _BAD_BODY as error:
             raise FormatError(f"{kind.name}: body cannot be read: {type(error).__name__} {error}") from error
 
 

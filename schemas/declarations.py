@@ -88,6 +88,8 @@ class TableDeclaration:
             raise ConfigurationError(f"table {self.name}: initializer {self.initializer!r} is unknown")
         if not 0 <= self.scale <= 2.0 ** (30 - self.fraction_bits):
             raise ConfigurationError(f"table {self.name}: scale {self.scale} is negative or beyond half the range")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigurationError(f"table {self.name}: seed {self.seed} is not in 0..2**63 - 1")
         if not 0 <= self.send_every_s <= MAX_SEND_EVERY_S:
             raise ConfigurationError(
                 f"table {self.name}: send_every_s {self.send_every_s} is not in 0..{MAX_SEND_EVERY_S:.0f}"

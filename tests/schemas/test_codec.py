@@ -138,6 +138,37 @@ def test_a_schema_that_is_not_what_its_fingerprint_says_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("5", "null", "[]", "{}", '{"type": "record", "name": "x"}', '{"type": "record", "name": 5, "fields": []}'),
+        *('{"type": "enum", "name": "x"}', '{"type": "map"}', '{"type": {"type": "record"}}', "[" * 100_000),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_no_schema_in_the_catalogue_can_stop_those_who_read_it(text: str) -> None:
+    with pytest.raises(FormatError):
+        Codec().learn(SchemaDeclaration(Kind.SIGNAL, 1, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        ('"long"', b"\x02"),
+        ('{"type": "record", "name": "ekko.Signal", "fields": [{"name": "model", "type": "string"}]}', b"\x02a"),
+        ('{"type": "record", "name": "ekko.Signal", "fields": [{"name": "model", "type": "bytes"}]}', b"\x02a"),
+    ],
+    ids=["another type", "fields without a default are missing", "a field of another type"],
+)
+def test_a_record_of_a_learnt_schema_that_cannot_be_ours_is_a_format_error(text: str, body: bytes) -> None:
+    canonical = fastavro.schema.to_parsing_canonical_form(fastavro.parse_schema(json.loads(text)))
+    fingerprint = int(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"), 16)
+    codec = Codec()
+    codec.learn(SchemaDeclaration(Kind.SIGNAL, fingerprint, text))
+    with pytest.raises(FormatError, match="cannot be read"):
+        codec.decode(HEADER.pack(b"EK", Kind.SIGNAL, 1, fingerprint) + body)
+
+
+@pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
         ("keys", b"1234567", "no whole uint64"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput
+from ekko.schemas.errors import BadInput, ConfigurationError
 from ekko.schemas.hashing import checksum, row_hashes, shard_of, splitmix64, table_seed
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import pack, round_to_nearest, stochastic_round, to_float, unpack
@@ -104,3 +104,9 @@ def test_initial_rows_are_a_function_of_key_and_column() -> None:
     assert abs(many.mean()) < 2e-4
     assert -0.01 <= many.min() < -0.0099 < 0.0099 < many.max() <= 0.01
     assert not initial_rows(TableDeclaration("z", 4), np.arange(3, dtype=np.uint64)).any()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_reader_could_use_is_refused(seed: int) -> None:
+    with pytest.raises(ConfigurationError, match="seed"):
+        TableDeclaration("t", 1, 24, "uniform", 0.1, seed)
