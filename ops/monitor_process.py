@@ -6,17 +6,20 @@ the process with exit code 1, at once and not through Faust: whoever supervises 
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from ekko.ops.broker import ports
 from ekko.ops.process import central_cluster, stop_on_signals
 from ekko.ops.settings import Settings
 from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.errors import EkkoError, TopicMissing
+from ekko.schemas.errors import ConfigurationError, EkkoError, TopicMissing
+from ekko.storage.disk.data_folder import make_folder
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.groups import Group
 from ekko.streams.kafka import KafkaCluster
@@ -35,10 +38,13 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
     """Run until a signal ends it.
 
     Raises:
-        ConfigurationError: a Kafka setting that Faust's driver cannot take.
+        ConfigurationError: a Kafka setting that Faust's driver cannot take, a folder that cannot be written to, or a
+            port that is taken.
         ConnectionFailed: no broker answers.
     """
     stop = stop_on_signals()
+    make_folder(monitor_settings.data, "EKKO_DATA")
+    _require_free(monitor_settings.host, monitor_settings.port)
     for name in ("aiokafka", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.WARNING)
     address = settings.central()
@@ -57,23 +63,39 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
         catalogue.refresh()
         return catalogue.models
 
-    monitor_settings.data.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared)
     cluster = central_cluster(settings)
-    watched = cluster, cluster.group(GROUP), tuple(catalogue.models), monitor_settings.stall_s
-    threading.Thread(target=_end_if_stalled, args=watched, name="stall watch", daemon=True).start()
+    watched = stop, cluster, cluster.group(GROUP), tuple(catalogue.models), monitor_settings.stall_s
+    threading.Thread(target=_watch, args=watched, name="stall watch", daemon=True).start()
     monitor.run()
     if monitor.restart:
         # A fresh process is the one sure way to give Faust another set of topics.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very command that runs
 
 
-def _end_if_stalled(cluster: KafkaCluster, group: Group, models: Iterable[str], stall_s: float) -> None:
+def _require_free(host: str, port: int) -> None:
+    """Faust would tell a port that is taken by a traceback."""
+    if not ports.is_free(host, port):
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}",
+            hint="another process holds the port, or the host is no address of this machine; see --host and --port",
+        )
+
+
+def pass_on(stop: threading.Event) -> None:
+    """Send a signal again that came before Faust's own handlers stood: it would be lost."""
+    if stop.is_set():
+        stop.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _watch(stop: threading.Event, cluster: KafkaCluster, group: Group, models: Iterable[str], stall_s: float) -> None:
     partitions = [Partition(topics.signals(model), 0) for model in models]
     patience = max(1, round(stall_s / _LOOK_S))
     watch = StallWatch(patience)
     while True:
         time.sleep(_LOOK_S)
+        pass_on(stop)
         try:
             places = {partition: place.offset for partition, place in group.committed(partitions).items()}
             waiting = watch.look(cluster.bounds(partitions), places)

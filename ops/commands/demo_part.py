@@ -30,10 +30,11 @@ def setup(
     """
     from ekko.ops.demo.dataset import default_cache, load_interactions
     from ekko.ops.demo.setup import set_up
+    from ekko.ops.doctor.network import parse
     from ekko.ops.settings import load
 
     stores = dict(text.partition("=")[::2] for text in store)
-    if not all(region and ":" in address for region, address in stores.items()):
+    if not all(region and address.rpartition(":")[0] and parse(address)[0][1] for region, address in stores.items()):
         raise ConfigurationError(f"--store {' '.join(store)} is not understood", hint="write --store east=HOST:PORT")
     central = load(config, bootstrap=bootstrap).bootstrap
     interactions = load_interactions(default_cache())

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
+from ekko.schemas.errors import ConfigurationError
 from ekko.streams.catalogue.plan import Declarations
 
 FILE = "demo.json"
@@ -62,8 +63,18 @@ class DemoPlan(BaseModel):
 
     @staticmethod
     def read(folder: Path) -> "DemoPlan":
-        """The plan of the run in ``folder``."""
-        return DemoPlan.model_validate_json((folder / FILE).read_text())
+        """The plan of the run in ``folder``.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        try:
+            return DemoPlan.model_validate_json((folder / FILE).read_text())
+        except OSError as error:
+            raise ConfigurationError(
+                f"{folder / FILE} cannot be read: {error.strerror}",
+                hint="`ekko demo-part setup --data FOLDER` makes it",
+            ) from error
 
     def declaration(self) -> ModelDeclaration:
         """The model: one table whose rows are a linear weight and the factors of a feature."""

@@ -23,7 +23,7 @@ def set_up(
     Raises:
         EkkoError: the broker does not answer, or the catalogue holds another model of this name.
     """
-    make_folder(folder, "--folder")
+    make_folder(folder, "--data")
     plan = DemoPlan(
         folder=folder,
         bootstrap=bootstrap,

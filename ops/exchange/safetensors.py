@@ -7,7 +7,7 @@ import json
 import struct
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
 
@@ -55,10 +55,15 @@ def read(path: Path, names: Names) -> ColumnsFile:
 
 
 def _column(path: Path, base: int, tensor: dict[str, object]) -> Column:
+    """A tensor of the header; raises TypeError or ValueError if that is none."""
     shape, offsets = tensor["shape"], tensor["data_offsets"]
-    assert isinstance(shape, list)
-    assert isinstance(offsets, list)
-    return Column(tuple(shape), _TYPES[str(tensor["dtype"])], partial(_open, path, base + int(offsets[0])))
+    if not _are_sizes(shape) or not _are_sizes(offsets) or not offsets:
+        raise ValueError(f"shape {shape}, data_offsets {offsets}")
+    return Column(tuple(shape), _TYPES[str(tensor["dtype"])], partial(_open, path, base + offsets[0]))
+
+
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(each, int) and each >= 0 for each in value)
 
 
 def _open(path: Path, offset: int) -> BinaryIO:

@@ -52,3 +52,9 @@ def test_a_short_stream_is_learnt_in_small_steps(tmp_path: Path):
 def test_every_region_has_a_fanout_and_a_store(tmp_path: Path):
     names = [spec.name for spec in data_plane(make_plan(tmp_path, STREAM, seconds=10))]
     assert names == ["manager", "monitor", "fanout-east", "store-east", "fanout-west", "store-west"]
+
+
+def test_a_folder_without_a_plan_is_named(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=r"demo\.json cannot be read: No such file") as caught:
+        DemoPlan.read(tmp_path)
+    assert "ekko demo-part setup" in caught.value.hint

@@ -166,3 +166,22 @@ def test_other_endings_and_a_missing_extra_are_told(tmp_path: Path, monkeypatch:
         open_table(tmp_path / "t.parquet", Names())
     assert "ekko-kafka[exchange]" in missing.value.hint
     assert issubclass(BadInput, EkkoError)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": "x", "data_offsets": [0, 128]},
+        {"dtype": "F32", "shape": [2, "16"], "data_offsets": [0, 128]},
+        {"dtype": "F32", "shape": [2, -16], "data_offsets": [0, 128]},
+        {"dtype": "F32", "shape": [2, 16], "data_offsets": [-8, 128]},
+        {"dtype": "F32", "shape": [2, 16], "data_offsets": []},
+        {"dtype": "F32", "shape": [2, 16]},
+        [2, 16],
+    ],
+)
+def test_a_safetensors_header_that_describes_no_tensor_is_refused(tmp_path: Path, tensor: object) -> None:
+    path, header = tmp_path / "embedding.safetensors", json.dumps({"values": tensor}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(128))
+    with pytest.raises(BadInput, match="is no safetensors file"):
+        open_table(path, Names())
