@@ -72,6 +72,8 @@ class Reader(Protocol):
     def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
         """Up to `limit` records; returns as soon as there are any, at the latest after `timeout_s`.
 
+        Records that came before something went wrong are handed out first. A gap is told by every call until `assign`.
+
         Raises:
             GapError: a position is below the first offset that exists, or beyond the end (named with its numbers).
             ConnectionFailed: authentication or resolution failed for good.

@@ -171,10 +171,13 @@ class Applier:
 
     def _poll(self, wait_s: float) -> None:
         try:
+            self._assign_if_changed()
             self._held.extend(self._readers.poll(wait_s, self._pace.limit))
-        except GapError as error:
-            # What this poll had already taken from other partitions is read again from the positions applied.
+        except EkkoError as error:
+            # What this poll had already taken from the other lane is read again from the positions applied.
             self._assign_again = True
+            if not isinstance(error, GapError):
+                raise
             _log.warning("%s: %s", self.model.name, error)
             self._halt_lost()
 

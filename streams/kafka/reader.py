@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -27,6 +27,7 @@ class KafkaReader:
         self._errors = errors
         self._bounds = bounds
         self._positions: dict[Partition, int] = {}
+        self._troubles: list[tuple[Partition, KafkaError]] = []
         self._consumer = Consumer(
             {
                 "group.id": GROUP,
@@ -46,20 +47,24 @@ class KafkaReader:
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """See `Reader.assign`."""
         self._bounds(positions)  # raises TopicMissing
-        self._positions = dict(positions)
+        self._positions, self._troubles = dict(positions), []
         self._consumer.assign([TopicPartition(p.topic, p.number, offset) for p, offset in positions.items()])
 
     def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
         """See `Reader.poll`."""
         deadline = time.monotonic() + timeout_s
         while True:
+            if self._troubles:
+                self._raise(*self._troubles[0])
             first = self._consumer.poll(max(0.0, deadline - time.monotonic()))
             messages = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)]
             records = [record for record in map(self._take, messages) if record is not None]
+            if records:
+                return records  # what went wrong beside them is told by the next call
             if self._errors.fatal is not None:
                 raise self._errors.connection_failed("reading")
-            if records or time.monotonic() > deadline - _LEAST_WAIT_S:
-                return records
+            if not self._troubles and time.monotonic() > deadline - _LEAST_WAIT_S:
+                return []
 
     def _take(self, message: Message) -> Record | None:
         partition = Partition(message.topic() or "", message.partition() or 0)
@@ -74,14 +79,14 @@ class KafkaReader:
         if error.code() == END_OF_PARTITION:
             if offset is not None and partition in self._positions:
                 self._positions[partition] = max(self._positions[partition], offset)
-        else:
-            self._raise_if_final(partition, error)
+        elif error.code() not in OUT_OF_RANGE | MISSING | FOR_GOOD:
+            log.debug("passing trouble reading %s: %s", partition, error)
+        elif partition in self._positions or error.code() in FOR_GOOD:  # else it was queued under an older assignment
+            self._troubles.append((partition, error))
         return None
 
-    def _raise_if_final(self, partition: Partition, error: KafkaError) -> None:
-        if error.code() in OUT_OF_RANGE | MISSING and partition not in self._positions:
-            return  # it was queued under an older assignment
-        if error.code() in OUT_OF_RANGE:
+    def _raise(self, partition: Partition, error: KafkaError) -> NoReturn:
+        if error.code() in OUT_OF_RANGE:  # which librdkafka tells once, and reads that partition no more
             bounds, position = self._bounds([partition])[partition], self._positions[partition]
             lost = f", {bounds.low - position} offsets are gone" if position < bounds.low else ""
             raise GapError(
@@ -89,11 +94,10 @@ class KafkaReader:
                 f"which holds {bounds.low}..{bounds.end}{lost}",
                 hint="a store adopts a peer or a snapshot; nothing resets to earliest or latest by itself",
             )
+        self._troubles = self._troubles[1:]
         if error.code() in MISSING:
             raise topic_missing(partition)
-        if error.code() in FOR_GOOD:
-            raise self._errors.connection_failed(f"reading {partition.topic}", error)
-        log.debug("passing trouble reading %s: %s", partition, error)
+        raise self._errors.connection_failed(f"reading {partition.topic}", error)
 
     def position(self, partition: Partition) -> int:
         """See `Reader.position`."""

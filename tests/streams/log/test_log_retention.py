@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ekko.schemas.errors import GapError
-from ekko.streams.log import Cluster, Partition, read_all, read_range
+from ekko.streams.log import Cluster, Partition, Reader, read_all, read_range
 from tests.streams.log.steps import (
     Trim,
     drain,
@@ -24,6 +24,31 @@ def test_a_position_below_what_retention_left_is_a_gap(cluster: Cluster, trim: T
     with pytest.raises(GapError):
         read_range(cluster, {partition: 2})
     assert [record.offset for record in read_range(cluster, {partition: 6})] == [6, 7, 8, 9]
+
+
+def test_a_gap_in_one_partition_costs_no_record_of_another(cluster: Cluster, trim: Trim, topic: str) -> None:
+    kept, gone = Partition(topic, 0), Partition(topic, 1)
+    write(cluster, topic, [b"%d" % number for number in range(20)])
+    write(cluster, topic, [b"a", b"b", b"c"], number=1)
+    trim(gone, 2)
+    reader = cluster.reader()
+    for _ in range(5):
+        reader.assign({kept: 0, gone: 0})
+        time.sleep(0.1)  # records and the broker's refusal wait in the reader's queue
+        offsets: list[int] = []
+        with pytest.raises(GapError):
+            drain_into(offsets, reader)
+        with pytest.raises(GapError):
+            reader.poll(0.1)
+        assert offsets == list(range(reader.position(kept)))
+    reader.assign({kept: 15})
+    assert [record.offset for record in drain(reader, 5)] == list(range(15, 20))
+    reader.close()
+
+
+def drain_into(offsets: list[int], reader: Reader) -> None:
+    for _ in range(50):
+        offsets += [record.offset for record in reader.poll(0.1)]
 
 
 def test_a_position_beyond_the_end_is_a_gap(cluster: Cluster, topic: str) -> None:

@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import encode
-from ekko.schemas.errors import BadInput, ConfigurationError, FormatTooNew, GapError
+from ekko.schemas.errors import BadInput, ConfigurationError, ConnectionFailed, FormatTooNew, GapError
 from ekko.schemas.replicas import LanePosition
 from ekko.streams.log import Output, TopicSpec
 from tests.streams.lanes_by_hand import Lanes
@@ -60,6 +61,28 @@ def test_a_position_below_what_retention_left_halts_its_shard_only(lanes: Lanes,
     assert {key: replica.rows()[key] for key in mine} == {key: before[key] for key in mine}
     assert {key: replica.rows()[key] for key in others} == {key: lanes.truth()[key] for key in others}
     assert replica.applier.state.shards[0].express.offset == 2, "it does not move: nothing resets by itself"
+
+
+def test_a_lane_that_cannot_be_read_costs_nothing_that_the_other_has_given(
+    lanes: Lanes, open_replica: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = open_replica()
+    replica.settle()
+    bulk = replica.applier._readers._readers[BULK]
+
+    def fail(timeout_s: float, limit: int) -> NoReturn:
+        raise ConnectionFailed(f"no answer within {timeout_s} s, asked for {limit} records")
+
+    with monkeypatch.context() as patched:
+        lanes.send(EXPRESS, 0)
+        time.sleep(0.3)  # it waits in the reader's queue
+        patched.setattr(bulk, "poll", fail)
+        with pytest.raises(ConnectionFailed):
+            replica.applier.step(0.0)
+    lanes.send(EXPRESS, 0)
+    replica.settle()
+    assert replica.applier.halted == {}
+    assert replica.rows() == lanes.truth()
 
 
 def test_a_new_replica_whose_lanes_are_trimmed_starts_nothing(lanes: Lanes, open_replica: Open) -> None:
