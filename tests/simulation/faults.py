@@ -8,6 +8,9 @@ from ekko.streams.memory.broker import PartitionLog
 from ekko.streams.memory.faults import Fate, Faults
 from tests.simulation.clock import Clock
 
+TRANSACTION = ("begin", "in transaction", "commit sent", "committed")
+"""The moments of a transaction between which a writer may die."""
+
 
 class Killed(BaseException):
     """A kill -9 in the middle of something. No handler of the product can catch it: it is no Exception."""
@@ -19,15 +22,22 @@ class Doom:
 
     Attributes:
         countdown: it is killed at the so-manieth moment from now at which it touches the outside; None: not at all.
+        awaited: it is killed as soon as this moment comes; None: not so.
         dead: it was killed; whatever Python still runs of it reaches nobody.
     """
 
     countdown: int | None = None
+    awaited: str | None = None
     dead: bool = False
 
     def pass_moment(self, moment: str) -> None:
         """One such moment; the dead are not killed again."""
-        if self.countdown is not None and not self.dead:
+        if self.dead:
+            return
+        if moment == self.awaited:
+            self.awaited = None
+            raise Killed(moment)
+        if self.countdown is not None:
             self.countdown -= 1
             if self.countdown < 0:
                 self.countdown = None

@@ -54,7 +54,7 @@ class Machine(ABC):
 
     def rest_easy(self) -> None:
         """From now on it is not killed any more, and starts at once."""
-        self.doom.countdown = None
+        self.doom.countdown = self.doom.awaited = None
         self._start_at_s = 0.0
 
     def end(self) -> None:
@@ -160,6 +160,12 @@ class ManagerMachine(Machine):
     def __init__(self, number: int, environment: Environment) -> None:
         super().__init__(f"manager {number}", environment)
         self.manager: StateManager | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that writes barriers, as far as it knows."""
+        models = () if self.manager is None else self.manager.models.values()
+        return any(model.tenure is not None for model in models)
 
     def start(self, now_s: float) -> None:
         """See `Machine.start`."""

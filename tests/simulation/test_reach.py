@@ -1,6 +1,9 @@
 """A simulation that never gets into trouble proves nothing: the first seeds reach every place that it is made for."""
 
 import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +23,9 @@ from ekko.streams.operations.operation import Operator
 from ekko.streams.publisher.control import RollbackGate
 from tests.simulation import faults, retention
 from tests.simulation.durable import MemoryDurable
+from tests.simulation.environment import Environment
+from tests.simulation.faults import Killed
+from tests.simulation.machines import Machine, ManagerMachine
 from tests.simulation.replica import Replica
 from tests.simulation.world import simulate
 
@@ -47,21 +53,59 @@ PLACES: tuple[tuple[Any, str], ...] = (
 )
 
 
+TOLD = (
+    *("rollback: ", "operator: rollback by", "retraction of epoch", "operator: retract/", "operator: reinstate/"),
+    *("withdrawal: ", "operator: withdraw by", "rewound"),
+)
+"""What a world tells once it has really happened: a void, a retraction, a withdrawal, a snapshot that was put back."""
+
+MOMENTS = frozenset({"poll", *faults.TRANSACTION})
+"""Between these steps whoever writes the barriers is killed."""
+
+
+class Chronicle:
+    """What really happened in the worlds that were lived through."""
+
+    def __init__(self) -> None:
+        self.told = dict.fromkeys(TOLD, 0)
+        self.leaders_killed: Counter[str] = Counter()
+
+    def log(self, original: Callable[[Environment, str], None]) -> Callable[[Environment, str], None]:
+        def listening(environment: Environment, text: str) -> None:
+            for wanted in TOLD:
+                self.told[wanted] += wanted in text
+            original(environment, text)
+
+        return listening
+
+    def end(self, original: Callable[[Machine], None]) -> Callable[[Machine], None]:
+        def watching(machine: Machine) -> None:
+            moment = sys.exc_info()[1]
+            if isinstance(moment, Killed) and isinstance(machine, ManagerMachine) and machine.leads:
+                self.leaders_killed[str(moment)] += 1
+            original(machine)
+
+        return watching
+
+
 @pytest.mark.timeout(1200)
 def test_the_first_seeds_reach_every_place() -> None:
-    calls = dict.fromkeys([name for _, name in PLACES], 0)
+    calls, chronicle = dict.fromkeys([name for _, name in PLACES], 0), Chronicle()
     logging.disable(logging.CRITICAL)
     try:
         with ExitStack() as stack:
             for owner, name in PLACES:
                 stack.enter_context(patch.object(owner, name, _counting(getattr(owner, name), name, calls)))
+            stack.enter_context(patch.object(Environment, "log", chronicle.log(Environment.log)))
+            stack.enter_context(patch.object(Machine, "end", chronicle.end(Machine.end)))
             for seed in range(SEEDS):
                 simulate(seed)
     finally:
         logging.disable(logging.NOTSET)
-    assert all(calls.values()), (
-        f"never reached in {SEEDS} seeds: {[name for name, count in calls.items() if not count]}"
-    )
+    reached = calls | chronicle.told
+    assert all(reached.values()), f"never in {SEEDS} seeds: {[name for name, count in reached.items() if not count]}"
+    survived = MOMENTS - chronicle.leaders_killed.keys()
+    assert not survived, f"no leader was killed at: {survived}; {chronicle.leaders_killed}"
 
 
 def _counting(original: Any, name: str, calls: dict[str, int]) -> Any:

@@ -1,5 +1,6 @@
 """One seed: a world goes through its schedule, is healed, comes to rest, and every law is checked."""
 
+import random
 from collections.abc import Callable
 from copy import deepcopy
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_co
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
 from tests.simulation.durable import Disk
 from tests.simulation.environment import CENTRAL, FOUNDED, Environment
+from tests.simulation.faults import TRANSACTION
 from tests.simulation.founding import Founder, SeededReplica
 from tests.simulation.input import Input
 from tests.simulation.lanes import RegionLog, read_region
@@ -76,6 +78,7 @@ class World:
         if scenario.founds:
             self.machines.append(self.founder)
         self._rng = self.environment.rng
+        self._leaders_rng = random.Random(f"leaders {scenario.seed}")
         self._events = self._possible_events()
 
     def _restore_seeded(self, seed: Disk) -> None:
@@ -98,6 +101,8 @@ class World:
             for event in self._events:
                 if self._rng.random() < event.chance:
                     event.happen()
+            if self._leaders_rng.random() < 0.1 * self.scenario.trouble:
+                self._doom_a_leader()
             for machine in self._rng.sample(self.machines, k=self._rng.randint(1, len(self.machines))):
                 machine.step()
             if self._rng.random() < 0.2:
@@ -220,6 +225,12 @@ class World:
     def _doom(self) -> None:
         """A kill in the middle of something, soon."""
         self._rng.choice(self.machines).doom.countdown = self._rng.randint(0, 12)
+
+    def _doom_a_leader(self) -> None:
+        """A kill of whoever writes barriers, between any two steps of its next transaction."""
+        leaders = [manager for manager in self.managers if manager.leads]
+        if leaders:
+            self._leaders_rng.choice(leaders).doom.awaited = self._leaders_rng.choice(TRANSACTION)
 
     def _make_zombie(self) -> None:
         self._rng.choice(self.fanouts).replace()
