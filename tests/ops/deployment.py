@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from confluent_kafka import IsolationLevel, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
@@ -28,6 +28,7 @@ from ekko.streams.log import Partition, read_all
 from ekko.streams.manager.history import read_states
 from ekko.streams.manager.verdicts import last_healthy
 from tests.streams.store_child import free_port
+from tests.streams.visible import await_visible
 
 EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
 
@@ -167,21 +168,10 @@ class Deployment:
     def sums(self) -> SourceSums:
         """The truth by the raw source log: all that is acknowledged now, also what a barrier being written hides."""
         assert self.model.incarnation is not None
-        self._await_visible()
+        await_visible(self.kafka, topics.deltas(self.model.name))
         sums = SourceSums(self.model.incarnation)
         sums.feed(read_all(self.kafka, topics.deltas(self.model.name)))
         return sums
-
-    def _await_visible(self) -> None:
-        partitions = [Partition(topics.deltas(self.model.name), shard) for shard in range(self.model.shards)]
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        asked = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
-        told = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10.0)
-        written = {Partition(tp.topic, tp.partition): future.result(10.0).offset for tp, future in told.items()}
-        deadline = time.monotonic() + 30.0
-        while any(bounds.end < written[at] for at, bounds in self.kafka.bounds(partitions).items()):
-            assert time.monotonic() < deadline, f"a transaction in {topics.deltas(self.model.name)} does not end"
-            time.sleep(0.01)
 
     def expected(self, before_epoch: int | None = None) -> int:
         """Checksum of the table by the raw source log."""

@@ -57,4 +57,4 @@ def test_what_is_refused_or_overflows_is_told_to_the_monitor(deployment: Deploym
         writer.send(Output(Partition(topics.deltas(model), 0), b"rubbish"))
     assert writer.flush(10) == 0
     expected = {(OUT_OF_RANGE, "trainer"): 200, (OVERFLOWED, "store"): 30, (REFUSED, "fanout"): 3}
-    deployment.wait("all is told", lambda: expected.items() <= told(deployment).items(), 30)
+    deployment.wait("all is told", lambda: expected.items() <= told(deployment).items())

@@ -35,6 +35,7 @@ class ReplicaDouble:
         self.state = ReplicaState("ctr", 11, 12, {shard: ShardPosition(complete=5) for shard in shards})
         self.region_members: list[Member] = []
         self.signals: list[Signal] = []
+        self.begun = 0
         self.asked: list[int] = []
         self.is_ready = True
         self.hang = threading.Event()
@@ -53,6 +54,7 @@ class ReplicaDouble:
     ) -> Lookup:
         if generation is not None and len(self.state.voids) < generation:
             raise NotReady("not undone yet")
+        self.begun += 1
         self.hang.wait(10)
         self.asked.append(len(keys))
         declared = self.model(model).table(table)

@@ -96,13 +96,13 @@ def test_a_hanging_store_leaves_time_for_another() -> None:
     hanging.hang.clear()
     keys = np.array([1, 2], np.uint64)
     with serving(hanging) as first, serving(good) as second:
-        with StoreClient("east", "ctr", stores=[first, second], timeout_s=1.0) as client:
+        with StoreClient("east", "ctr", stores=[first, second], timeout_s=4.0) as client:
             begun = time.monotonic()
             np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
-            assert time.monotonic() - begun < 1.0
-            begun = time.monotonic()
+            assert time.monotonic() - begun < 4.0
+            assert hanging.begun == 1
             client.lookup("embedding", keys)
-            assert time.monotonic() - begun < 0.2  # it is asked last for a while
+            assert hanging.begun == 1, "it is asked last for a while"
         hanging.hang.set()
 
 

@@ -183,7 +183,7 @@ class Replica:
 
     def settle(self, flush: bool = False) -> None:
         """Step until everything in the log is dealt with; time stands still, so only what is urgent is flushed."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         quiet = 0
         while quiet < 3:
             assert time.monotonic() < deadline, "never quiet"

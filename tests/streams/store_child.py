@@ -44,7 +44,7 @@ class StoreChild:
             return 0, {}
         return reply.status, json.loads(reply.data)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"{what}: it ended\n{self.log.read_text()}"
@@ -60,7 +60,7 @@ class StoreChild:
 
         self.wait("ready", serves)
 
-    def client(self, model: str, timeout_s: float = 2.0) -> StoreClient:
+    def client(self, model: str, timeout_s: float = 10.0) -> StoreClient:
         return StoreClient("east", model, stores=[self.address], timeout_s=timeout_s)
 
     def kill(self) -> None:

@@ -20,7 +20,7 @@ from ekko.ops.demo.supervisor import Supervisor
 SLEEPER = ChildSpec("sleeper", (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"))
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"

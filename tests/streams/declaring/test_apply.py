@@ -137,7 +137,7 @@ def test_partitions_added_behind_our_back_are_refused(broker: Broker, kafka: Kaf
     declare(cluster, of(model), nowhere)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.create_partitions([NewPartitions(topics.deltas(name), 4)])[topics.deltas(name)].result(10)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while cluster.topics()[topics.deltas(name)] != 4:
         assert time.monotonic() < deadline
         time.sleep(0.05)

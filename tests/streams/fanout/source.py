@@ -101,14 +101,23 @@ def read_lanes(cluster: KafkaCluster, name: str, region: str) -> dict[int, list[
 
 
 def check_exact(cluster: KafkaCluster, source: "Source", region: str) -> None:
-    """The lanes carry every seq once, and in sum exactly what was published."""
-    blocks = read_lanes(cluster, source.name, region)
+    """The lanes carry every seq once, and in sum exactly what was published.
+
+    What is told to be settled is committed, but perhaps not yet visible in the other lane: that is waited for.
+    """
+    deadline = time.monotonic() + 30.0
+    while not _whole(blocks := read_lanes(cluster, source.name, region)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     for shard, sent in blocks.items():
         seqs = [block.seq for block in sent]
         assert seqs == list(range(1, len(seqs) + 1)), f"shard {shard}: seqs {seqs}"
     sums = sums_of(blocks)
     assert sums.keys() == source.published.keys()
     assert all(np.array_equal(row, source.published[at]) for at, row in sums.items())
+
+
+def _whole(blocks: Mapping[int, list[LaneBlock]]) -> bool:
+    return all(sent[-1].seq == len(sent) for sent in blocks.values())
 
 
 def sums_of(blocks: Mapping[int, list[LaneBlock]]) -> Sums:

@@ -9,6 +9,9 @@ from ekko.streams.log import Cluster, Output, Partition, Reader, Record, Transac
 Trim = Callable[[Partition, int], None]
 """Lets retention pass by on a partition, up to an offset."""
 
+PATIENCE_S = 30.0
+"""For what happens at once on an idle machine."""
+
 
 def write(cluster: Cluster, topic: str, values: list[bytes | None], number: int = 0) -> list[int]:
     """Write with a plain writer; the offsets."""
@@ -22,7 +25,7 @@ def write(cluster: Cluster, topic: str, values: list[bytes | None], number: int 
     writer = cluster.writer()
     for value in values:
         writer.send(Output(Partition(topic, number), value, key=b"k"), delivered)
-    assert writer.flush(10.0) == 0
+    assert writer.flush(PATIENCE_S) == 0
     writer.close()
     return offsets
 
@@ -30,7 +33,7 @@ def write(cluster: Cluster, topic: str, values: list[bytes | None], number: int 
 def drain(reader: Reader, count: int, limit: int = 500) -> list[Record]:
     """Poll until `count` records are there, and once more to see that no more come."""
     records: list[Record] = []
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE_S
     while len(records) < count:
         assert time.monotonic() < deadline, f"only {len(records)} of {count} records came"
         polled = reader.poll(0.1, limit)
@@ -43,7 +46,7 @@ def drain(reader: Reader, count: int, limit: int = 500) -> list[Record]:
 def read_committed(cluster: Cluster, partitions: list[Partition], count: int) -> list[Record]:
     """Everything, once `count` records are visible: a commit's answer may come before its markers are written."""
     starts = dict.fromkeys(partitions, 0)
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE_S
     while len(records := read_range(cluster, starts)) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     return records
@@ -76,7 +79,7 @@ def poll_until_error(cluster: Cluster, positions: dict[Partition, int]) -> None:
     reader = cluster.reader()
     try:
         reader.assign(positions)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             assert reader.poll(0.1) == []
     finally:

@@ -8,6 +8,7 @@ import pytest
 from ekko.schemas.errors import Fenced, TransactionAborted
 from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
 from tests.streams.log.steps import (
+    PATIENCE_S,
     drain,
     read_committed,
     transact_in_the_end,
@@ -39,7 +40,7 @@ def test_the_position_passes_the_last_marker(cluster: Cluster, topic: str) -> No
     reader = cluster.reader()
     reader.assign({partition: 0})
     assert values(drain(reader, 1)) == [b"a"]
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE_S
     while reader.position(partition) < 2:
         assert time.monotonic() < deadline
         assert reader.poll(0.1) == []

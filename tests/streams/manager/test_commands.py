@@ -38,7 +38,7 @@ def manager(bootstrap: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "timed out"
@@ -54,7 +54,7 @@ def test_a_manager_that_is_killed_is_followed_by_the_next_one(world: World, brok
             enough = states() + 3
             wait_for(lambda enough=enough: states() >= enough)  # type: ignore[misc]
             os.kill(process.pid, signal.SIGKILL if round_number < 3 else signal.SIGTERM)
-            code = process.wait(10)
+            code = process.wait(60)
     assert code == 0
     epochs = world.epochs()
     assert epochs == [list(range(1, len(epochs[0]) + 1))] * 3

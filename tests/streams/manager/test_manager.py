@@ -2,7 +2,6 @@
 
 import threading
 import time
-from itertools import pairwise
 
 from ekko.schemas import topics
 from ekko.schemas.codec import encode
@@ -69,20 +68,25 @@ def test_a_model_that_fails_holds_up_no_other(memory: World) -> None:
 def test_run_ticks_on_while_a_region_is_down(world: World, topic_prefix: str) -> None:
     world.declare_region(topic_prefix[:50] + "-r")
 
+    asked, answered = threading.Event(), threading.Event()
+
     def connect(region: RegionDeclaration) -> Cluster:
-        time.sleep(0.5)
+        asked.set()
+        assert answered.wait(90)
         raise ConnectionFailed(f"region {region.name} is down")
 
     manager = StateManager(world.connect(), settings=ManagerSettings(epoch_interval_s=0.2), connect=connect)
     stop = threading.Event()
     thread = threading.Thread(target=manager.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and len(read_states(world.cluster, world.codec, world.model)) < 5:
+    assert asked.wait(60)
+    before = len(read_states(world.cluster, world.codec, world.model))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(read_states(world.cluster, world.codec, world.model)) < before + 5:
         time.sleep(0.1)
+    written = len(read_states(world.cluster, world.codec, world.model)) - before
+    answered.set()
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
-    written = [state.written_us for state in read_states(world.cluster, world.codec, world.model).values()]
-    assert len(written) >= 5
-    assert max(after - before for before, after in pairwise(written[1:])) < 1_000_000
+    assert written >= 5, "states come though the region has not answered yet"

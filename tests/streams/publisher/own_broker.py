@@ -10,6 +10,7 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
+from tests.streams.visible import await_visible
 
 DIM = 16
 STEP = 2.0**-24
@@ -24,6 +25,7 @@ def counts_in(bootstrap: str) -> np.ndarray:
     """How often each key 0..99 was counted up, by the raw log."""
     codec, counts = Codec(), np.zeros(100, int)
     with closing(KafkaCluster(bootstrap)) as cluster:
+        await_visible(cluster, topics.deltas("ctr"))
         for record in read_all(cluster, topics.deltas("ctr"), timeout_s=60):
             message = codec.decode(record.value)
             assert isinstance(message, DeltaBlock)

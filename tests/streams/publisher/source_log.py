@@ -16,6 +16,7 @@ from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.memory.log import Fate, Faults
 from ekko.streams.publisher import Publisher
+from tests.streams.visible import await_visible
 
 USERS, WIDE = TableDeclaration("users", dim=4), TableDeclaration("wide", dim=64)
 STEP = 2.0**-24
@@ -28,6 +29,7 @@ def apply(cluster: Cluster, model: ModelDeclaration) -> None:
 def blocks_in(cluster: Cluster, model: str) -> list[DeltaBlock]:
     """Every delta block in the source log, read by nothing of the publisher's."""
     codec, found = Codec(), []
+    await_visible(cluster, topics.deltas(model))
     for record in read_all(cluster, topics.deltas(model)):
         message = codec.decode(record.value)
         if isinstance(message, DeltaBlock):
@@ -51,7 +53,7 @@ def ones(count: int, dim: int = 4) -> np.ndarray:
 
 def publish_until(publisher: Publisher, expected: Callable[[Exception], bool]) -> None:
     """Publish till it raises what is expected; what comes before (on Kafka, the missing topic) is passed over."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             publisher.publish("users", [1], ones(1))

@@ -172,7 +172,7 @@ def test_topics_with_more_partitions_than_shards_are_refused(lanes: Lanes, open_
     topic = lanes.partition(BULK, 0).topic
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.create_partitions([NewPartitions(topic, 4)])[topic].result(10)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while lanes.cluster.topics()[topic] != 4:
         assert time.monotonic() < deadline
     replica = open_replica()
