@@ -36,10 +36,11 @@ def demo(
     Starts a broker, state manager, monitor, two fan-outs, two stores, a trainer and a serving loop, and starts again
     whichever of them you kill. Every interaction is scored with rows read from each region before it is learnt, beside
     the same score from rows that are refreshed only every 20 s. At the end both regions are compared, bit for bit, with
-    the sum of what stands in the source log; exit code 0 means that they are equal.
+    the sum of what stands in the source log; exit code 0 means that they are equal, and 1 that something is wrong.
 
     With --poison the trainer takes likes for dislikes from the middle of the run on: the monitor finds out from what
-    serving reports, the state manager rolls the model back, and the trainer goes on from clean rows.
+    serving reports, the state manager rolls the model back, and the trainer goes on from clean rows; exit code 1, too,
+    if it is not rolled back or predicts no better afterwards.
     """
     from rich.console import Console
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ekko.ops.process import region_address
-from ekko.ops.settings import ClusterAddress, RegionSettings, load
+from ekko.ops.settings import ClusterAddress, RegionSettings, Settings, load
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.schemas.errors import ConfigurationError
 
@@ -116,6 +116,16 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"bootstrap = '\xff'")
     with pytest.raises(ConfigurationError, match=r"ekko\.toml is not TOML: .*0xff"):
         load(path)
+
+
+def test_the_guides_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "operating.md"
+    path = tmp_path / "ekko.toml"
+    path.write_text(page.read_text().split("```toml\n")[1].split("```")[0])
+    told = load(path)
+    assert told.regional("east").kafka == {"security.protocol": "SSL", "ssl.ca.location": "/etc/ssl/east.pem"}
+    left_out = {**Settings.model_fields, **RegionSettings.model_fields}.keys() - {*told.model_fields_set}
+    assert left_out - told.of_region("east").model_fields_set == set(), "every setting stands in the guide"
 
 
 def test_defaults_are_those_of_the_design() -> None:
