@@ -2,6 +2,7 @@
 
 from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.fanout.rejections import RejectedTopic
+from ekko.streams.fanout.score import Scored
 from ekko.streams.fanout.settings import FanoutSettings
 
-__all__ = ["FanoutSettings", "RegionFanout", "RejectedTopic"]
+__all__ = ["FanoutSettings", "RegionFanout", "RejectedTopic", "Scored"]

@@ -8,6 +8,7 @@ from ekko.ops.process import region_address
 from ekko.ops.settings import ClusterAddress, RegionSettings, Settings, load
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.schemas.errors import ConfigurationError
+from ekko.streams.fanout import Scored
 
 FILE = """
 bootstrap = "central:9092"
@@ -126,6 +127,11 @@ def test_the_guides_file_is_read_as_it_stands(tmp_path: Path) -> None:
     assert told.regional("east").kafka == {"security.protocol": "SSL", "ssl.ca.location": "/etc/ssl/east.pem"}
     left_out = {**Settings.model_fields, **RegionSettings.model_fields}.keys() - {*told.model_fields_set}
     assert left_out - told.of_region("east").model_fields_set == set(), "every setting stands in the guide"
+
+
+def test_what_a_score_of_ones_own_takes_is_found_where_the_guide_says() -> None:
+    assert Scored.__name__ == "Scored"
+    assert "`ekko.streams.fanout.Scored`" in (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
 
 
 def test_defaults_are_those_of_the_design() -> None:
