@@ -72,7 +72,7 @@ class Store(StoreStates):
             StoreLocked: another process has the folder open.
             StoreCorrupt: what is on disk fails a check.
             ConfigurationError: the folder belongs to another model, incarnation, region or set of shards.
-            MemoryExhausted: its rows do not fit into `memory_bytes`.
+            MemoryExhausted: its rows or journal entries do not fit into `memory_bytes`.
         """
         keeper = RocksDurable(path) if durable is None else durable
         try:
@@ -97,8 +97,7 @@ class Store(StoreStates):
         if manifest is None:
             return
         self._directory.recover(manifest)
-        recover(self._durable, manifest, self._tables)
-        self.raise_bound(relieve(self._tables, self._directory, self._memory))
+        recover(self._durable, manifest, self._tables, self._memory)
         with suppress(MemoryExhausted):  # nothing is pinned then; the next barrier asks for it again
             self._pin(self._directory.pinned)
         self._flusher.recover(manifest)

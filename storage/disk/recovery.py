@@ -1,6 +1,6 @@
 """Reading a store back: rows into the arena, journals into chains, and proof that nothing is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from ekko.storage.disk.journal_proof import JournalProof
 from ekko.storage.disk.manifest import JournalEntry, Manifest, TableEntry
 from ekko.storage.engine.cells import entry_width, journal_prefix, row_width, rows_prefix
 from ekko.storage.engine.hashes import entry_hashes_of, hashes_of
+from ekko.storage.engine.journal_budget import let_values_go
 from ekko.storage.engine.table import Table
 
 
-def recover(durable: Durable, manifest: Manifest, tables: Mapping[str, Table]) -> None:
-    """Fill empty tables with what the last commit holds.
+def recover(durable: Durable, manifest: Manifest, tables: Mapping[str, Table], memory: int) -> None:
+    """Fill empty tables with what the last commit holds; of journals only as many values as the budget of `memory` has.
 
     Raises:
         StoreCorrupt: a row or entry is missing, changed or belongs nowhere.
@@ -26,10 +27,12 @@ def recover(durable: Durable, manifest: Manifest, tables: Mapping[str, Table]) -
     for name, entry in entries.items():
         _recover_rows(durable, entry, tables[name])
     proof = JournalProof(manifest)
+    resident: Sequence[int] = ()
     for journal in manifest.journals:
         for name, entry in entries.items():
             _recover_journal(durable, journal, entry, tables[name])
             proof.check(journal.label, entry, tables[name].pool.tallies.of(journal.label))
+        resident = let_values_go(tables, (*resident, journal.label), memory)
 
 
 def _recover_rows(durable: Durable, entry: TableEntry, table: Table) -> None:

@@ -19,14 +19,14 @@ from ekko.storage.engine.table import Table
 
 @contextmanager
 def locating(path: Path) -> Iterator[None]:
-    """Have what is found corrupt inside name the store's folder."""
+    """Have what is found corrupt inside, or too large, name the store's folder."""
     try:
         yield
-    except StoreCorrupt as error:
+    except (StoreCorrupt, MemoryExhausted) as error:
         if str(path) in error.message:
             raise
         hint = error.hint or START_ANEW
-        raise StoreCorrupt(f"store {path}: {error.message}", hint=hint) from error
+        raise type(error)(f"store {path}: {error.message}", hint=hint) from error
 
 
 def check_shapes(table: TableDeclaration, keys: UInt64s, deltas: Int32s) -> None:

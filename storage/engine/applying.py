@@ -29,9 +29,6 @@ _RUN_ROWS = 8_192
 """What is written at once stays in the second-level cache between gather, add and scatter, and readers are not long
 kept from it: half a MiB of rows, 8,192 at most."""
 
-_LET_GO = 65_536
-_ABOVE_ALL = np.iinfo(np.int64).max
-
 
 class ApplyingTable:
     """Rows and journals of one table.

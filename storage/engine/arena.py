@@ -48,7 +48,7 @@ class Arena:
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._slots = FreeList(arrays["arena_header"], 0)
+        self._slots = FreeList(arrays["arena_header"], 0, len(arrays["keys"]))
         self.rows = arrays["rows"]
         self.keys = arrays["keys"]
         self.versions = arrays["versions"]

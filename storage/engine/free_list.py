@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ekko.schemas.errors import MemoryExhausted
 from ekko.storage.engine.index import Slots
 from ekko.storage.engine.memory import Array
 
@@ -11,10 +12,12 @@ class FreeList:
 
     Args:
         header: shared int64 array; cell: which of its cells holds the top.
+        capacity: how many numbers there are.
     """
 
-    def __init__(self, header: Array, cell: int) -> None:
+    def __init__(self, header: Array, cell: int, capacity: int) -> None:
         self._header, self._cell = header, cell
+        self._capacity = capacity
         self._freed: list[Slots] = []
         self._free = 0
 
@@ -29,7 +32,16 @@ class FreeList:
         return self.top - self._free
 
     def take(self, count: int) -> Slots:
-        """That many numbers, ascending: freed ones first."""
+        """That many numbers, ascending: freed ones first.
+
+        Raises:
+            MemoryExhausted: there are not so many; none is taken.
+        """
+        if self.count + count > self._capacity:
+            raise MemoryExhausted(
+                f"there is no room for {count} more beside {self.count}, of {self._capacity} at most",
+                hint="give the store more --memory, or fewer --shards",
+            )
         taken = []
         while count and self._freed:
             part = self._freed.pop()

@@ -66,8 +66,8 @@ class JournalPool:
         self.places = arrays["entry_places"]
         self.hashes = arrays["entry_hashes"]
         self.dirty = arrays["entry_dirty"]
-        self.entries = FreeList(arrays["journal_header"], _HEADER_ENTRIES)
-        self.room = FreeList(arrays["journal_header"], _HEADER_PLACES)
+        self.entries = FreeList(arrays["journal_header"], _HEADER_ENTRIES, len(self.slots))
+        self.room = FreeList(arrays["journal_header"], _HEADER_PLACES, len(self.values))
         self.tallies = JournalTallies()
         self.before_change: Listener = nobody
 

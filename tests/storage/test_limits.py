@@ -89,6 +89,8 @@ def test_what_had_left_memory_leaves_it_again_at_a_start(tmp_path: Path) -> None
     with opened(tmp_path / "store", memory_bytes=budget) as store:
         assert (store.pinned, store.bound) == (19, bound)
         assert store.memory_bytes() <= budget
+        touched = store._tables["embedding"].pool.room.top * DIM * 4
+        assert touched <= budget // 4 + 2 * rows * DIM * 4, "what is let go leaves its room to what comes next"
         assert store.apply("embedding", 20, 20, keys[:100], uniform_deltas(100)) == 100
         for state in range(bound, 21):
             assert (store.lookup("embedding", keys, state)[0] == state).all()
@@ -115,6 +117,20 @@ def test_a_store_whose_rows_do_not_fit_says_what_they_take(tmp_path: Path) -> No
     with (
         pytest.raises(MemoryExhausted, match=f"take {20_000 * row_bytes(DIM)} bytes") as caught,
         opened(tmp_path / "store", memory_bytes=2 * MIB),
+    ):
+        pass
+    assert "--memory" in caught.value.hint
+
+
+def test_a_store_whose_journal_entries_do_not_fit_says_so(tmp_path: Path) -> None:
+    rows = 2_000
+    with opened(tmp_path / "store") as store:
+        for epoch in range(3):
+            store.apply("embedding", epoch, epoch, np.arange(rows, dtype=np.uint64), uniform_deltas(rows))
+        store.flush(store.state)
+    with (
+        pytest.raises(MemoryExhausted, match=str(tmp_path)) as caught,
+        opened(tmp_path / "store", memory_bytes=rows * row_bytes(DIM)),
     ):
         pass
     assert "--memory" in caught.value.hint
