@@ -21,6 +21,32 @@ LONGEST_GATHER_S = 0.5
 """However thin the link, express waits no longer for others to travel with."""
 
 
+EXPRESS_PART = 0.5
+"""Express may take this part of the rate. What it takes more is waited for by the urgent rows after it."""
+
+MOST_EXCESS, LEAST_EXCESS = 4.0, 0.02
+"""Bounds of `Budget.excess`: the upper one holds for a burst, before its bytes are known."""
+
+_LOAD_S = 1.0
+
+
+@dataclass(slots=True)
+class _Excess:
+    """How much may be express so that it takes EXPRESS_PART of the rate, by what it has taken of late."""
+
+    value: float = MOST_EXCESS
+    recent_bytes: float = 0.0
+    updated_s: float = 0.0
+
+    def add(self, express_bytes: float, rate: float, now_s: float) -> None:
+        """Twice as much as it may take halves it in a second, and so on: that settles within some seconds."""
+        elapsed_s = min(max(0.0, now_s - self.updated_s), _LOAD_S)
+        load = max(self.recent_bytes / (_LOAD_S * EXPRESS_PART * rate), 0.1)
+        self.value = min(max(self.value * load**-elapsed_s, LEAST_EXCESS), MOST_EXCESS)
+        self.recent_bytes = max(0.0, self.recent_bytes * math.exp(-elapsed_s / _LOAD_S) + express_bytes)
+        self.updated_s = max(now_s, self.updated_s)
+
+
 @dataclass(slots=True)
 class _Bucket:
     """Tokens (bytes) that come at `rate` a second, at most SAVED_S of them; may be in debt."""
@@ -57,6 +83,7 @@ class Budget:
         self._rate, self._bulk_share = rate, bulk_share
         self._all = None if rate is None else _Bucket(rate, rate * HORIZON_S, now_s)
         self._sure = None if rate is None else _Bucket(rate * bulk_share, 0.0, now_s)
+        self._excess = _Excess(updated_s=now_s)
 
     @property
     def limited(self) -> bool:
@@ -82,6 +109,17 @@ class Budget:
             in_turn = self._sure.worthwhile() if overdue else 0.0
             return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
 
+    def excess(self, now_s: float) -> float:
+        """How many times the part of rows that the percentile says may be express, so that the link carries them.
+
+        It follows the link: express that takes more than EXPRESS_PART of the rate becomes less, and more again.
+        """
+        if self._all is None:
+            return math.inf
+        with self._lock:
+            self._excess.add(0.0, self._all.rate, now_s)
+            return self._excess.value
+
     def gather_s(self, records: int) -> float:
         """How long to let others join before the next transaction, after one of so many records.
 
@@ -101,6 +139,7 @@ class Budget:
         with self._lock:
             self._all.refill(now_s)
             self._sure.refill(now_s)
+            self._excess.add(express_bytes, self._all.rate, now_s)
             # Debt is bounded by a second of budget: after a burst of express, bulk does not pay for ever.
             self._all.tokens = max(self._all.tokens - express_bytes - bulk_bytes, -self._all.rate)
             self._sure.tokens = max(self._sure.tokens - in_turn_bytes, -self._sure.rate)

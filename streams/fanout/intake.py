@@ -111,8 +111,13 @@ class Intake:
 
         Raises:
             FormatTooNew: it needs newer software; it was not taken.
-            GapError: a barrier that is not the next one; it was not taken.
+            GapError: a barrier that is not the next one, or a record that comes out of order; it was not taken.
         """
+        if record.offset < self.position:
+            raise GapError(
+                f"{_place(record)} comes after offset {self.position - 1} was read",
+                hint="restart the fan-out: it reads on from what was committed; if it lasts, check the broker's logs",
+            )
         verdict = self._admission.judge(record, self.epoch)
         if isinstance(verdict, Barrier):
             self._open(verdict, record)

@@ -48,6 +48,10 @@ class Allowance(NamedTuple):
         """What is left after so many bytes, those in turn first."""
         return Allowance(max(0.0, self.total - used), max(0.0, self.in_turn - used), self.due_us)
 
+    def behind(self, express: float) -> "Allowance":
+        """What is left in a transaction that carries so many bytes of express: what goes in turn is sure."""
+        return self._replace(total=max(self.in_turn, self.total - express))
+
 
 class Pending:
     """All that waits in one shard."""

@@ -70,7 +70,10 @@ class RegionFanout:
         catalogue.refresh(chosen.timeout_s)
         budget = Budget(chosen.bandwidth_bytes_per_s, bulk_share=chosen.bulk_share, now_s=clock())
         sorter = Sorter(
-            chosen.express_percentile, load_score(chosen.score), chosen.score or "ekko", limited=budget.limited
+            chosen.express_percentile,
+            load_score(chosen.score),
+            chosen.score or "ekko",
+            excess=budget.excess if budget.limited else None,
         )
         self._context = RegionContext(
             central,

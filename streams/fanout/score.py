@@ -7,6 +7,7 @@ p_m = c_m / sum c, the model's share of inference requests.
 """
 
 import importlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from ekko.streams.fanout.rows import Bools
 
 Float64s = npt.NDArray[np.float64]
 
-_MOST_EXCESS = 1.5
-"""By how much more may be express than the percentile says, for the width of a bucket and scores that are equal."""
+TOLERANCE = 0.1
+"""Scores that are less by this part are told from others by chance: means drift while the window of scores ages, and
+rows that are created alike have scores alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,30 +134,40 @@ class ScoreWindow:
 
         Whatever is at or above the true percentile is at or above the lower bound.
         """
-        return self._at(percent, now_s)[:2]
+        above = self._above(now_s)
+        if not above[0]:
+            return 0.0, 0.0
+        column = _column(above, percent)
+        lower = self._lower(column)
+        return lower, lower * self._gamma
 
-    def cut_off(self, percent: float, now_s: float) -> float:
-        """The score from which on rows are the highest of the window: 100 - `percent` % of them, or hardly more.
+    def cut_off(self, percent: float, most: float, now_s: float) -> float:
+        """The score from which on rows are among the highest of the window, as many as a link carries.
 
-        Where many have one score, that of the percentile, it is beyond it: 'at or above' would be all of them.
+        That of the percentile less TOLERANCE, or the percentile itself, or, where many are alike, one beyond it: the
+        first that no more than `most` (0 to 1) of the window's scores are at or above.
         """
-        lower, upper, share = self._at(percent, now_s)
-        crowded = share > _MOST_EXCESS * (1 - percent / 100)
-        return float(np.nextafter(upper, np.inf)) if crowded else lower
+        above = self._above(now_s)
+        if not above[0]:
+            return 0.0
+        column = _column(above, percent)
+        tolerant = max(0, column + math.floor(math.log1p(-TOLERANCE) / math.log(self._gamma)))
+        for chosen in (tolerant, column):
+            if above[chosen] <= most * above[0]:
+                return self._lower(chosen)
+        beyond = int(np.searchsorted(-above, -most * above[0]))
+        return math.inf if beyond == len(above) else float(np.nextafter(self._lower(beyond), np.inf))
 
-    def _at(self, percent: float, now_s: float) -> tuple[float, float, float]:
-        """Bounds of the bucket at the percentile, and which share of the scores is in it or above it."""
+    def _above(self, now_s: float) -> npt.NDArray[np.int64]:
+        """How many scores are in each bucket or above it."""
         with self._lock:
             self._turn(now_s)
-            totals = self._counts.sum(axis=0).cumsum()
-        if not totals[-1]:
-            return 0.0, 0.0, 0.0
-        rank = percent / 100 * (totals[-1] - 1)
-        column = int(np.searchsorted(totals, rank, side="right"))
-        if column == 0:
-            return 0.0, 0.0, 1.0
-        upper = self._gamma ** (column - 1 + self._lowest)
-        return upper / self._gamma, upper, float(1 - totals[column - 1] / totals[-1])
+            above: npt.NDArray[np.int64] = self._counts.sum(axis=0)[::-1].cumsum()[::-1]
+            return above
+
+    def _lower(self, column: int) -> float:
+        """The bound that all scores in a bucket are above; 0 for the bucket of what is too small to matter."""
+        return float(self._gamma ** (column - 2 + self._lowest)) if column else 0.0
 
     def _turn(self, now_s: float) -> None:
         current = int(now_s // self._slice_s)
@@ -163,3 +175,9 @@ class ScoreWindow:
         for slice_ in range(current - passed + 1, current + 1):
             self._counts[slice_ % len(self._counts)] = 0
         self._slice = max(current, self._slice)
+
+
+def _column(above: npt.NDArray[np.int64], percent: float) -> int:
+    """The bucket of a percentile, from how many scores are in each bucket or above it."""
+    from_top = above[0] - percent / 100 * (above[0] - 1)
+    return int(np.searchsorted(-above, -from_top, side="right")) - 1

@@ -125,6 +125,7 @@ class ShardFanout:
             self.pending.drop(self.intake.voids)
         drafts = [Draft(Lane.EXPRESS, Group(barrier.epoch, barrier.epoch), barrier=barrier) for barrier in barriers]
         express, bulk = self._sort_arrivals(sorter, now_s, allowance.due_us)
+        allowance = allowance.behind(sum(draft.nbytes for draft in express))
         dense = self._send_dense(now_s, allowance)
         bulk = dense + self._pace(bulk, now_s, allowance.after(sum(draft.nbytes for draft in dense)))
         drafts += express + bulk

@@ -1,7 +1,7 @@
 """What is express and what is bulk, by the recent scores of all models of a region and the monitor's shares."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +42,18 @@ class Sorter:
     Args:
         percentile: a row is express when its score is at or above this percentile of recent scores.
         score: see `score.load_score`.
-        limited: there is a bandwidth budget.
+        excess: how many times the percentile's part of rows may be express now, see `Budget.excess`; None: no limit.
     """
 
-    def __init__(self, percentile: float, score: Score = ekko_score, name: str = "ekko", *, limited: bool) -> None:
-        self._percentile, self._limited = percentile, limited
+    def __init__(
+        self,
+        percentile: float,
+        score: Score = ekko_score,
+        name: str = "ekko",
+        *,
+        excess: Callable[[float], float] | None = None,
+    ) -> None:
+        self._percentile, self._excess = percentile, excess
         self._score, self._name = score, name
         self._window, self._grown = ScoreWindow(), ScoreWindow()
         self._norms: dict[str, _Norms] = {}
@@ -87,10 +94,11 @@ class Sorter:
     def _above(self, scores: Float64s, window: ScoreWindow, now_s: float) -> Bools:
         if not self._percentile:
             return np.ones(len(scores), np.bool_)
-        # Where many have the same score, all that are at the percentile can be more than the link carries.
-        if self._limited:
-            return scores >= window.cut_off(self._percentile, now_s)
-        return scores >= window.percentile(self._percentile, now_s)[0]
+        if self._excess is None:
+            return scores >= window.percentile(self._percentile, now_s)[0]
+        # Where many have about the same score, all that are at the percentile can be more than the link carries.
+        most = self._excess(now_s) * (1 - self._percentile / 100)
+        return scores >= window.cut_off(self._percentile, most, now_s)
 
     def _scores(self, model: str, table: TableDeclaration, updates: RowUpdates, norms: Float64s) -> Float64s:
         shares = self._shares.get(model)

@@ -1,5 +1,6 @@
 """Parts (c) and (d) of the fan-out's bench: a link cut by 92 % and tenfold, freshness, bytes, bits and online AUC."""
 
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.streams.log import read_all
 from tests.bench import freshness, online_auc
-from tests.bench.fanout_lab import MODEL, Lab, end, say
+from tests.bench.fanout_lab import MODEL, Lab, end, positions, say
 from tests.bench.load import drift
 
 REGION, UNCUT = "east", "west"
@@ -20,6 +21,8 @@ THIN = {"bulk_max_age_s": 2.0}
 
 EPOCH_S = 15.0
 """Half the product's default, for every wait for a barrier takes that long. Rows of two epochs are never summed."""
+
+_TAKEN_OVER = re.compile(r"taken over in ([0-9.]+) s: (\d+) rows wait")
 
 Figures = dict[str, float]
 
@@ -82,18 +85,45 @@ def run_at(lab: Lab, load: Load, bandwidth: float | None = None) -> Run:
     return Run(began_us, source, sent)
 
 
+class Takeover(NamedTuple):
+    """What a takeover read back from the region over its thin link, how long it took, and rows that waited then."""
+
+    nbytes: int
+    seconds: float
+    rows: int
+
+
+def take_over(lab: Lab, bandwidth: float) -> Takeover:
+    """Let another fan-out take over from the one that ended, with what that one left waiting."""
+    lab.link.limit(1.5 * bandwidth)
+    log, before = lab.folder / "processes.log", lab.link.carried().down
+    told = len(_TAKEN_OVER.findall(log.read_text()))
+    fanout = lab.fanout(REGION, bandwidth_bytes_per_s=bandwidth, **THIN)
+    deadline = time.monotonic() + 120.0
+    while len(found := _TAKEN_OVER.findall(log.read_text())) == told:
+        assert time.monotonic() < deadline, f"no takeover, see {log}"
+        time.sleep(0.01)
+    nbytes = lab.link.carried().down - before
+    end(fanout)
+    lab.link.limit(0.0)
+    seconds, rows = found[-1]
+    return Takeover(nbytes, float(seconds), int(rows))
+
+
 def cut(load: Load) -> Figures:
     """Freshness and bytes with the link cut by 92 % and by 90 %; then everything must have arrived, bit for bit."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Lab(Path(folder), [REGION], slow=REGION, epoch_interval_s=EPOCH_S) as lab,
     ):
+        replica = lab.replica(REGION)
         load.publish(lab, 1.0)
         whole = run_at(lab, load)
         plain = whole.source / load.seconds  # what a plain copy of the log needs
-        uncut = freshness.measure(lab.kafka, REGION, whole.began_us)
+        uncut = freshness.measure(lab.kafka, REGION, whole.began_us, positions(replica))
         thin = run_at(lab, load, 0.08 * plain)
-        late = freshness.measure(lab.kafka, REGION, thin.began_us)
+        late = freshness.measure(lab.kafka, REGION, thin.began_us, positions(replica))
+        taken = take_over(lab, 0.08 * plain)
         healed = lab.fanout(REGION)
         lab.caught_up(REGION)
         complete = bit_equal(lab)
@@ -108,16 +138,23 @@ def cut(load: Load) -> Figures:
     say(
         f"cut by 92 %: {thin.sent / thin.source:.1%} of its bytes, {late.late:.2%} late (at best {late.floor:.2%}), "
         f"{late.updates:,} updates; "
-        f"express lane p99 {late.express_p99_ms:,.0f} ms, the hundredth part of highest score {late.top_p99_ms:,.0f} ms"
+        f"express p99 {late.express_p99_ms:,.0f} ms, the hundredth part of highest score {late.top_p99_ms:,.0f} ms, "
+        f"the oldest bulk update that travelled with an express one {late.promoted_p99_ms:,.0f} ms"
+    )
+    say(
+        f"takeover over the cut link: {taken.nbytes:,} bytes read back, {taken.seconds:.2f} s, {taken.rows:,} rows wait"
     )
     say(f"after the cut bit-equal to the source: {complete}; tenfold cut, then drained: {ratio:.2f} of the plain log")
     return {
         "cut92_express_p99_ms": late.express_p99_ms,
         "cut92_top_p99_ms": late.top_p99_ms,
+        "cut92_promoted_p99_ms": late.promoted_p99_ms,
         "cut92_freshness_lost": late.late - uncut.late,
         "cut92_freshness_floor": late.floor,
         "cut92_bytes_saved": 1 - thin.sent / thin.source,
         "cut92_bit_equal_after": float(complete),
+        "cut92_takeover_bytes": taken.nbytes,
+        "cut92_takeover_s": taken.seconds,
         "coalescing_bytes_ratio": ratio,
     }
 

@@ -159,6 +159,21 @@ def take(replica: Child) -> Readable:
     return Readable(**json.loads(replica.read()))
 
 
+Positions = dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
+"""(lane, shard) -> offsets, rising, and when everything before each had become readable, microseconds since 1970."""
+
+
+def positions(replica: Child) -> Positions:
+    """How far the lanes have become readable since the last call, and when."""
+    replica.tell("positions")
+    found: Positions = {}
+    for at, pairs in json.loads(replica.read()).items():
+        lane, _, shard = at.partition("/")
+        offsets, times_us = np.array(pairs, np.int64).T
+        found[lane, int(shard)] = offsets, times_us
+    return found
+
+
 def end(process: "subprocess.Popen[bytes]") -> None:
     """End a process, by force if it will not."""
     process.terminate()

@@ -10,7 +10,7 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.epochs import Barrier
 from ekko.streams.fanout.score import l1_norms
 from ekko.streams.log import Cluster, Partition, Record, read_range
-from tests.bench.fanout_lab import MODEL, SHARDS
+from tests.bench.fanout_lab import MODEL, SHARDS, Positions
 from tests.bench.load import TABLE
 
 SLO_S = 2.4
@@ -21,13 +21,17 @@ _OFFSETS = np.uint64(1) << np.uint64(40)
 class Freshness(NamedTuple):
     """Published row updates, weighted by their score, p_g + p_u (p_m is 1 for the only model).
 
+    All times run from entry into `publish` to readable at a replica with its store on disk, of every update by itself.
+
     Attributes:
-        late: share that reached the region more than SLO_S after `publish` was called, or not at all.
+        late: share that became readable after more than SLO_S, or not at all.
         floor: share outside the rows that matter most, were as many sent in SLO_S as were sent on average: no order of
             sending whole rows can do much better with these bytes.
         updates: how many there were.
-        express_p99_ms: of every row in the express lane, since the publishing of the update that put it there, which is
-            the newest one in it (a row that is lifted has waited before).
+        express_p99_ms: of the updates that put a row in the express lane: of each row there, the oldest one that was
+            read for the transaction which sent it.
+        promoted_p99_ms: of the oldest delta of those rows in the express lane for whose key others had waited as bulk:
+            updates of a low score, which waited as such, and then travelled with an urgent one.
         top_p99_ms: of the updates whose score is at or above the 99th percentile of the ten seconds up to them, found
             exactly and without the product: what ought to be express by itself.
     """
@@ -36,49 +40,64 @@ class Freshness(NamedTuple):
     floor: float
     updates: int
     express_p99_ms: float
+    promoted_p99_ms: float
     top_p99_ms: float
 
 
 class _Updates(NamedTuple):
+    """Row updates of one shard's source log; `weight` is the l1 norm until `_weighted`."""
+
     code: np.ndarray
     offset: np.ndarray
     published_us: np.ndarray
     weight: np.ndarray
+    created: np.ndarray
 
     def since(self, began_us: int) -> "_Updates":
         return _Updates(*(column[self.published_us >= began_us] for column in self))
 
 
 class _Sent(NamedTuple):
+    """Rows of the lanes; `before`: up to where the source log was read for the transaction before the row's."""
+
     code: np.ndarray
+    before: np.ndarray
     upto: np.ndarray
     seen_us: np.ndarray
     express: np.ndarray
 
 
-def measure(cluster: Cluster, region: str, since_us: int) -> Freshness:
-    """Freshness of everything published since a time.
+def measure(cluster: Cluster, region: str, since_us: int, readable: Positions) -> Freshness:
+    """Freshness of everything published since a time; `readable`: how far a replica of the region was, and when.
 
     A row update is there with the first lane record that holds its key, of its arrival epoch, and was planned after the
-    update had been read (`upto`): what waits for a key is sent as one sum. When it was there is when the region's
-    broker appended that record: its commit and a replica's work (some ms) are not in it.
+    update had been read (`upto`): what waits for a key is sent as one sum.
     """
-    waited, weights, tops, express, floors = [], [], [], [], []
-    for shard in range(SHARDS):
-        everything = _published(_read(cluster, topics.deltas(MODEL), shard))
+    logs = _weighted([_published(_read(cluster, topics.deltas(MODEL), shard)) for shard in range(SHARDS)])
+    waited, tops, express, promoted, floors = [], [], [], [], []
+    for shard, (everything, top) in enumerate(zip(logs, _top(logs), strict=True)):
         published = everything.since(since_us)
         sent = _sent(
-            [(lane, record) for lane in Lane for record in _read(cluster, topics.lane(MODEL, region, lane), shard)]
+            [(lane, record) for lane in Lane for record in _read(cluster, topics.lane(MODEL, region, lane), shard)],
+            readable,
         )
         waited.append((_seen_us(published, sent) - published.published_us) / 1e3)
-        weights.append(published.weight)
-        tops.append(_top(everything)[everything.published_us >= since_us])
-        express.append(_express_ms(published, sent))
+        tops.append(top[everything.published_us >= since_us])
+        fresh_ms, oldest_ms = _express_ms(everything, sent, since_us)
+        express.append(fresh_ms)
+        promoted.append(oldest_ms)
         floors.append(_floor(published, sent))
-    waited_ms, weight = np.concatenate(waited), np.concatenate(weights)
+    waited_ms = np.concatenate(waited)
+    weight = np.concatenate([log.since(since_us).weight for log in logs])
     late = float(weight[waited_ms > SLO_S * 1e3].sum() / weight.sum())
-    top_ms, express_ms = waited_ms[np.concatenate(tops)], np.concatenate(express)
-    return Freshness(late, float(np.mean(floors)), len(weight), _p99(express_ms), _p99(top_ms))
+    return Freshness(
+        late,
+        float(np.mean(floors)),
+        len(weight),
+        _p99(np.concatenate(express)),
+        _p99(np.concatenate(promoted)),
+        _p99(waited_ms[np.concatenate(tops)]),
+    )
 
 
 def _p99(values: np.ndarray) -> float:
@@ -94,27 +113,44 @@ def _floor(published: _Updates, sent: _Sent) -> float:
     return float(weights[rows:].sum() / weights.sum())
 
 
-def _top(published: _Updates) -> np.ndarray:
-    """Which updates are in the hundredth part of highest score of the ten seconds up to them."""
-    top = np.zeros(len(published.code), np.bool_)
-    for now in np.unique(published.published_us):
-        window = (published.published_us > now - 10e6) & (published.published_us <= now)
-        then = published.published_us == now
-        top[then] = published.weight[then] >= np.percentile(published.weight[window], 99)
-    return top
+def _weighted(logs: list[_Updates]) -> list[_Updates]:
+    """The shards' updates with p_g + p_u for their norms' weight: norms are compared with the mean over all shards."""
+    mean = float(np.concatenate([log.weight for log in logs]).mean())
+    return [log._replace(weight=log.weight / mean + log.created) for log in logs]
 
 
-def _express_ms(published: _Updates, sent: _Sent) -> np.ndarray:
-    """Latency of each row in the express lane since its newest update."""
+def _top(logs: list[_Updates]) -> list[np.ndarray]:
+    """Which updates are in the hundredth part of highest score of the ten seconds up to them, over all shards."""
+    times_us = np.concatenate([log.published_us for log in logs])
+    weight = np.concatenate([log.weight for log in logs])
+    top = np.zeros(len(weight), np.bool_)
+    for now in np.unique(times_us):
+        window = (times_us > now - 10e6) & (times_us <= now)
+        then = times_us == now
+        top[then] = weight[then] >= np.percentile(weight[window], 99)
+    return np.split(top, np.cumsum([len(log.code) for log in logs])[:-1])
+
+
+def _express_ms(published: _Updates, sent: _Sent, since_us: int) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies of rows in the express lane: of the oldest update read for their transaction, and of what had waited.
+
+    The latter are of the oldest delta, of rows with which a delta travelled that had been read for an earlier one.
+    """
     known = np.unique(np.concatenate([sent.code, published.code]))
     place = np.searchsorted(known, published.code).astype(np.uint64) * _OFFSETS + published.offset
     order = np.argsort(place, kind="stable")
-    place, times = place[order], published.published_us[order]
-    rows = sent.express & np.isin(sent.code, published.code)
-    rank = np.searchsorted(known, sent.code[rows]).astype(np.uint64)
-    newest = np.searchsorted(place, rank * _OFFSETS + sent.upto[rows], side="left") - 1
-    found = (newest >= 0) & (place[newest] // _OFFSETS == rank)
-    return (sent.seen_us[rows][found] - times[newest[found]]) / 1e3
+    place, times_us = place[order], published.published_us[order]
+    base = np.searchsorted(known, sent.code).astype(np.uint64) * _OFFSETS
+    by_time = np.lexsort((sent.upto, base))
+    again = np.append(False, base[by_time][1:] == base[by_time][:-1])
+    waited_from = np.zeros(len(base), np.uint64)
+    waited_from[by_time] = np.where(again, np.roll(sent.upto[by_time], 1), 0)
+    first, newest = np.searchsorted(place, base + sent.before), np.searchsorted(place, base + sent.upto)
+    oldest = np.searchsorted(place, base + waited_from)
+    rows = np.flatnonzero(sent.express & (first < newest))
+    rows = rows[times_us[first[rows]] >= since_us]
+    joined = rows[oldest[rows] < first[rows]]
+    return (sent.seen_us[rows] - times_us[first[rows]]) / 1e3, (sent.seen_us[joined] - times_us[oldest[joined]]) / 1e3
 
 
 def _read(cluster: Cluster, topic: str, shard: int) -> list[Record]:
@@ -138,17 +174,31 @@ def _published(records: list[Record]) -> _Updates:
             created = np.zeros(count) if block.created is None else block.created.astype(np.float64)
             times, offsets = np.full(count, block.published_us, np.float64), np.full(count, record.offset, np.uint64)
             columns.append((_codes(block.keys, arrival), offsets, times, norms, created))
-    code, offset, published_us, norms, created = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return _Updates(code, offset, published_us, norms / norms.mean() + created)
+    return _Updates(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-def _sent(records: list[tuple[Lane, Record]]) -> _Sent:
-    codec, columns = Codec(), []
-    for lane, record in records:
-        block: LaneBlock = codec.decode(record.value)
+def _sent(records: list[tuple[Lane, Record]], readable: Positions) -> _Sent:
+    codec = Codec()
+    blocks: list[tuple[Lane, Record, LaneBlock]] = [
+        (lane, record, codec.decode(record.value)) for lane, record in records
+    ]
+    plans = np.unique([0, *(block.upto for _, _, block in blocks)]).astype(np.uint64)
+    columns = []
+    for lane, record, block in blocks:
         count = len(block.keys)
-        upto, seen = np.full(count, block.upto, np.uint64), np.full(count, record.timestamp_ms * 1e3)
-        columns.append((_codes(block.keys, block.arrival), upto, seen, np.full(count, lane is Lane.EXPRESS)))
+        before = plans[max(0, int(np.searchsorted(plans, np.uint64(block.upto))) - 1)]
+        offsets, times_us = readable.get((lane, block.shard), (np.empty(0), np.empty(0)))
+        at = int(np.searchsorted(offsets, record.offset, side="right"))
+        seen_us = times_us[at] if at < len(times_us) else np.inf
+        filled = (np.full(count, value, np.uint64) for value in (before, block.upto))
+        columns.append(
+            (
+                _codes(block.keys, block.arrival),
+                *filled,
+                np.full(count, seen_us, np.float64),
+                np.full(count, lane is Lane.EXPRESS),
+            )
+        )
     return _Sent(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 

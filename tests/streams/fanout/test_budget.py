@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from ekko.streams.fanout.budget import HEAD_BYTES, HEADS_SHARE, HORIZON_S, LONGEST_GATHER_S, Budget
+from ekko.streams.fanout.budget import (
+    EXPRESS_PART,
+    HEAD_BYTES,
+    HEADS_SHARE,
+    HORIZON_S,
+    LONGEST_GATHER_S,
+    MOST_EXCESS,
+    Budget,
+)
 from ekko.streams.fanout.pending import Allowance
 
 
@@ -56,3 +64,25 @@ def test_in_debt_transactions_gather_so_that_their_heads_are_a_part_of_the_rate_
     assert Budget(None).gather_s(600) == 0.0
     budget.for_bulk(1.0, overdue=False)
     assert budget.gather_s(6) == 0.0, "the debt is paid"
+
+
+@pytest.mark.parametrize("demand", [0.3, 2.0, 8.0, 20.0])
+def test_express_follows_the_link(demand: float) -> None:
+    """`demand`: what express would take, in parts of the rate, if as much as the percentile says were express."""
+    rate, taken = 10_000.0, 0.0
+    budget = Budget(rate)
+    assert budget.excess(0.0) == MOST_EXCESS
+    for tick in range(1, 3_001):
+        now_s = tick * 0.01
+        express = budget.excess(now_s) * demand * rate * 0.01
+        budget.spend(express, 0, 0, now_s)
+        taken += express if tick > 2_000 else 0.0
+    assert taken == pytest.approx(EXPRESS_PART * rate * 10, rel=0.1)
+
+
+def test_express_that_needs_little_is_bounded_by_the_percentile_only() -> None:
+    budget = Budget(10_000.0)
+    for tick in range(1, 1_001):
+        budget.spend(5, 0, 0, tick * 0.01)
+    assert budget.excess(10.0) == MOST_EXCESS
+    assert Budget(None).excess(1.0) == math.inf

@@ -1,5 +1,6 @@
 """Public reports of lost or double-applied updates, played at the fan-out (CASES group A)."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
@@ -14,20 +15,26 @@ from ekko.schemas.blocks import DeltaBlock, Lane
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.epochs import Barrier
-from ekko.schemas.errors import EkkoError
+from ekko.schemas.errors import EkkoError, GapError
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.catalogue.shared import SharedCatalogue
+from ekko.streams.fanout.admission import Admission
+from ekko.streams.fanout.intake import Intake
 from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
 from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Faults
 from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.checks.seqs import check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled
+from tests.simulation.clock import Clock
+from tests.simulation.faults import TRANSACTION, Doom, Killed, SeededFaults, Weather
 from tests.simulation.lanes import read_region
 from tests.simulation.truth import Truth
 from tests.streams.fanout.conftest import Start
@@ -37,8 +44,12 @@ from tests.streams.fanout.waiting import wait_for
 MODEL, REGION, KEY = "ctr", "east", 7
 
 
+FIRST_OWN = 1_000
+"""Record n also adds 1 to the row of key FIRST_OWN + n: a lost and a doubled record do not cancel out."""
+
+
 class Region:
-    """A region whose fan-outs come and go; each record adds [1, 1, 1, 1] to one row."""
+    """A region whose fan-outs come and go; each record adds [1, 1, 1, 1] to one row, and to one of its own."""
 
     def __init__(self) -> None:
         self.now_s, self.published, self.epoch = 1_000.0, 0, 0
@@ -52,18 +63,27 @@ class Region:
         self.fanouts: dict[str, RegionFanout] = {}
         self._writer = self.cluster.transactional_writer("test")
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, faults: Faults | None = None) -> None:
         settings = FanoutSettings(retry_s=0.1, announce_s=0.1, lifetime_s=0.5)
+        cluster = MemoryCluster(self.broker, faults)
         self.fanouts[name] = RegionFanout(
-            self.cluster, self.cluster, REGION, settings=settings, clock=lambda: self.now_s, instance=name
+            cluster, cluster, REGION, settings=settings, clock=lambda: self.now_s, instance=name
         )
 
-    def publish(self, records: int = 1) -> None:
-        ones = np.array([KEY], np.uint64), np.ones((1, 4), np.int32)
+    def publish(self, records: int = 1, *, catalogue: int | None = None) -> None:
         for _ in range(records):
-            block = DeltaBlock(self.incarnation, "t", 0, *ones, catalogue=self.catalogue_end, published_us=1)
+            rows = np.array([KEY, FIRST_OWN + self.published], np.uint64), np.ones((2, 4), np.int32)
+            named = self.catalogue_end if catalogue is None else catalogue
+            block = DeltaBlock(self.incarnation, "t", 0, *rows, catalogue=named, published_us=1)
             self._writer.transact([Output(Partition(topics.deltas(MODEL), 0), encode(block))])
-        self.published += records
+            self.published += 1
+
+    def grow_catalogue(self) -> None:
+        """Declare another table."""
+        tables = TableDeclaration("t", 4), TableDeclaration("other", 4)
+        model = ModelDeclaration(MODEL, shards=1, tables=tables)
+        declare(self.cluster, Declarations((), (model,)), lambda _: self.cluster)
+        self.catalogue_end = Catalogue(self.cluster).refresh()
 
     def step(self, steps: int = 1) -> None:
         for _ in range(steps):
@@ -80,10 +100,19 @@ class Region:
         log = read_region(self.broker, MODEL, REGION, 1)
         check_seqs_contiguous(log)
         check_all_settled(Truth(self.broker, MODEL), log)
-        sent = [entry.block.deltas for entry in log.shards[0] if len(entry.block.keys)]
-        assert np.concatenate(sent).sum(axis=0).tolist() == [self.published] * 4
+        assert self.rows() == {KEY: [self.published] * 4} | {
+            FIRST_OWN + number: [1] * 4 for number in range(self.published)
+        }
         upto = [entry.block.upto for entry in log.shards[0]]
         assert upto == sorted(upto), "offsets only rise"
+
+    def rows(self) -> dict[int, list[int]]:
+        """What a store that applied the lanes holds."""
+        sums: dict[int, list[int]] = {}
+        for entry in read_region(self.broker, MODEL, REGION, 1).shards[0]:
+            for key, row in zip(entry.block.keys.tolist(), entry.block.deltas.tolist(), strict=True):
+                sums[key] = np.add(sums.get(key, [0] * 4), row).tolist()
+        return sums
 
 
 def test_scaled_from_one_to_two_and_back_five_times() -> None:
@@ -136,6 +165,63 @@ def test_what_raised_once_is_done_again() -> None:
             region.step(4)
     assert failures[0] == 3
     region.check()
+
+
+def test_a_record_that_waits_holds_back_no_other_and_is_not_passed_over() -> None:
+    """Case 4: offset 5 is decided after 6 to 9 were sent; after a kill between, it is applied once, they not again."""
+    region = Region()
+    region.start("anna")
+    region.step(4)
+    region.publish(5)
+    region.step(4)
+    region.publish(catalogue=region.catalogue_end + 1)  # names what the catalogue does not hold yet
+    region.publish(4)
+    region.step(20)
+    assert region.rows()[KEY] == [9] * 4, "the others do not wait for it"
+    del region.fanouts["anna"]  # kill -9
+    region.start("anna")
+    region.step(20)
+    assert region.rows()[KEY] == [9] * 4, "what was sent is not sent again"
+    region.grow_catalogue()
+    region.check()  # its barrier says that the catalogue has grown
+
+
+@pytest.mark.parametrize("moment", TRANSACTION)
+def test_killed_between_producing_and_committing(moment: str) -> None:
+    """Case 8: whichever moment of its transaction a fan-out dies in, each row is N."""
+    region, doom, clock = Region(), Doom(), Clock()
+    faults = SeededFaults("east", Weather(), clock, random.Random(1), doom)
+    region.start("anna", faults)
+    region.publish(3)
+    region.step(20)
+    doom.awaited = moment
+    region.publish(4)
+    with pytest.raises(Killed, match=moment):
+        region.step(20)
+    doom.dead = True
+    del region.fanouts["anna"]
+    region.publish(2)
+    region.start("anna")
+    region.step(60)
+    region.check()
+
+
+def test_a_record_that_comes_out_of_order_is_refused() -> None:
+    """Case 7: what was fetched under an old assignment and comes again, or late, is not applied."""
+    region = Region()
+    region.publish(3)
+    records = read_all(region.cluster, topics.deltas(MODEL))
+    catalogue = SharedCatalogue(region.cluster)
+    catalogue.refresh()
+    intake = Intake(Admission(catalogue.models[MODEL], 0, catalogue))
+    for record in records:
+        intake.read(record)
+    arrived = {at: len(parts) for at, parts in intake.arrivals.items()}
+    for again in (records[-1], records[0]):
+        with pytest.raises(GapError, match=rf"offset {again.offset} .* {records[-1].offset} was read"):
+            intake.read(again)
+    assert intake.position == records[-1].offset + 1
+    assert {at: len(parts) for at, parts in intake.arrivals.items()} == arrived
 
 
 def _set(broker: Broker, topic: str, setting: str, value: str) -> None:

@@ -131,6 +131,17 @@ def test_no_transaction_carries_more_bulk_than_a_tenth_of_a_second_of_budget(rat
     assert max(by_transaction.values()) <= max(rate * HORIZON_S, 2 * a_row)
 
 
+def test_a_transaction_full_of_express_carries_no_bulk() -> None:
+    link = Link(20_000.0)
+    link.step(1.0)  # 2,000 bytes of bulk may go at once
+    link.publish(list(range(1_000, 4_000)), 5)
+    link.publish(list(range(100)), 1_000_000)  # 2,400 bytes of express
+    link.step()
+    assert {entry.lane for entry in link.sent()} == {Lane.EXPRESS}
+    link.step(1.0)
+    assert {entry.lane for entry in link.sent()} == set(Lane), "it goes on"
+
+
 def test_over_time_the_budget_is_kept_and_used() -> None:
     rate = 10_000.0
     link = Link(rate)

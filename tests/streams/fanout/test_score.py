@@ -87,8 +87,8 @@ def test_zero_scores_count_and_are_below_every_threshold_but_zero() -> None:
 TABLE = TableDeclaration("t", 1, fraction_bits=0)
 
 
-def sorter_at(percentile: float, score: Score = ekko_score, *, limited: bool = False) -> Sorter:
-    return Sorter(percentile, score, "custom", limited=limited)
+def sorter_at(percentile: float, score: Score = ekko_score, *, excess: float | None = None) -> Sorter:
+    return Sorter(percentile, score, "custom", excess=None if excess is None else lambda _: excess)
 
 
 def express(sorter: Sorter, rows: list[list[int]], created: list[bool] | None = None, model: str = "m") -> list[bool]:
@@ -115,10 +115,27 @@ def test_models_compete_by_their_share_of_requests() -> None:
 
 def test_equal_scores_are_express_only_where_bandwidth_is_unlimited() -> None:
     assert express(sorter_at(99.0), [[10]] * 5) == [True] * 5
-    limited = sorter_at(99.0, limited=True)
+    limited = sorter_at(99.0, excess=4.0)
     assert express(limited, [[10]] * 500) == [False] * 500
     assert express(limited, [[10], [1_000]]) == [False, True]
-    assert express(sorter_at(0.0, limited=True), [[10]] * 5) == [True] * 5
+    assert express(sorter_at(0.0, excess=1.0), [[10]] * 5) == [True] * 5
+
+
+def test_rows_that_are_alike_at_the_percentile_are_express_where_the_link_carries_them() -> None:
+    alike = [[1_000 + row] for row in range(30)]  # 3 % of the rows, with one score but for chance
+    rows = [[1]] * 970 + alike
+    assert express(sorter_at(99.0, excess=4.0), rows) == [False] * 970 + [True] * 30
+    few = express(sorter_at(99.0, excess=1.5), rows)
+    assert not any(few[:970])
+    assert 5 <= sum(few) <= 15, "the highest of them, the bucket of the percentile or one beyond it"
+
+
+def test_a_link_that_carries_less_than_the_percentile_says_gets_the_highest_scores() -> None:
+    rows = [[int(value)] for value in np.geomspace(1_000, 2e9, 10_000)]
+    chosen = express(sorter_at(99.0, excess=0.1), rows)
+    assert 0 < sum(chosen) <= 10, "a tenth of the hundredth part at most"
+    assert all(chosen[-sum(chosen) :]), "the highest"
+    assert 90 <= sum(express(sorter_at(99.0, excess=1.0), rows)) <= 100
 
 
 def test_shares_outlive_a_silent_monitor() -> None:
