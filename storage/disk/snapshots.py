@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ekko.schemas.codec import Codec, encode
-from ekko.schemas.errors import FormatError, StoreCorrupt
+from ekko.schemas.errors import FormatError, StoreCorrupt, StoreUnwritable
 from ekko.schemas.replicas import ReplicaState
+from ekko.storage.disk.disk_trouble import unwritable
 from ekko.storage.disk.manifest import decode_manifest
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.store import Store
@@ -54,15 +55,28 @@ class Schedule:
         return self.take_now(store, now_s)
 
     def take_now(self, store: Store, now_s: float) -> Snapshot:
-        """Take one of what was flushed last, due or not; from the apply thread, while no flush is under way."""
+        """Take one of what was flushed last, due or not; from the apply thread, while no flush is under way.
+
+        Raises:
+            StoreUnwritable: there is no room, or an old one cannot be removed (the new one is taken then).
+        """
         self._due_s = now_s + self._every_s
         taken_s = int(now_s)
         while (self._folder / str(taken_s)).exists():  # somebody may be copying it
             taken_s += 1
         snapshot = take(store, self._folder, taken_s)
-        for old in read(self._folder)[: -self._keep]:
-            shutil.rmtree(old.path)
+        self._prune()
         return snapshot
+
+    def _prune(self) -> None:
+        failure: StoreUnwritable | None = None
+        for old in read(self._folder)[: -self._keep]:
+            try:
+                shutil.rmtree(old.path)
+            except OSError as error:  # somebody has put a link in its place, or is writing there
+                failure = unwritable(old.path, error)
+        if failure is not None:
+            raise failure
 
     def find(self, taken_s: int) -> Snapshot | None:
         """The snapshot taken then, if it is still there."""
@@ -103,8 +117,11 @@ def _take(checkpoint: Callable[[Path], None], state: ReplicaState, path: Path) -
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(path, ignore_errors=True)
     checkpoint(partial)
-    write_state(partial, state)
-    partial.rename(path)
+    try:
+        write_state(partial, state)
+        partial.rename(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     return Snapshot(path, int(path.name), state)
 
 

@@ -1,5 +1,6 @@
 """The store's side of readers in other processes: its notice board and its handle."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,8 @@ from ekko.storage.engine.memory import Segment
 from ekko.storage.engine.table import Table
 from ekko.storage.shared.notice_board import BOARD_COLUMNS, NoticeBoard
 from ekko.storage.shared.reader_handle import ReaderHandle, SharedTable, started_at, write_handle
+
+_log = logging.getLogger("ekko.store")
 
 
 class Sharing:
@@ -39,9 +42,14 @@ class Sharing:
         return ReaderHandle(process, started_at(process), board, model, self._shards, tuple(shared))
 
     def announce(self, tables: Mapping[str, Table]) -> None:
-        """Leave the handle where readers look."""
+        """Leave the handle where readers look; where that fails they read over HTTP, and the store goes on."""
         if self._folder is not None:
-            write_handle(self._folder, self.handle(tables))
+            try:
+                write_handle(self._folder, self.handle(tables))
+            except OSError as error:
+                _log.error(
+                    "model %s: readers on this machine cannot be told of its memory: %s", self._model.name, error
+                )
 
     def publish(self, state: ReplicaState, *, serving: bool) -> None:
         """Tell the version vector that the rows contain, and whether they may be read."""

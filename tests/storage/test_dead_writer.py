@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady
 from ekko.storage.client import StoreClient
 from ekko.storage.client.local_store import LocalStore
@@ -79,6 +80,14 @@ def test_another_process_with_the_id_of_the_one_that_ended_is_not_taken_for_it(t
         write_handle(tmp_path / "store", replace(handle, started=handle.started - 1))
         with pytest.raises(ConnectionFailed, match="has ended"):
             LocalStore(tmp_path, "ctr").lookup("embedding", keys_of(1))
+
+
+def test_a_store_that_cannot_leave_its_handle_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path / "store") as store:
+        (tmp_path / "store" / "reader.json.new").mkdir()  # as on a full disk
+        store.add_table(TableDeclaration("bias", 1))
+        assert store.apply("bias", 0, 0, keys_of(1), uniform_deltas(1, dim=1)) == 1
+    assert "readers on this machine" in caplog.text
 
 
 def test_a_local_store_that_is_away_is_not_looked_for_at_every_lookup(

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
+from ekko.schemas.errors import StoreUnwritable
 from ekko.schemas.replicas import ReplicaState, ShardPosition
 from ekko.storage.disk.snapshots import Schedule, put_back, read, take
 from ekko.storage.store import Store
@@ -58,6 +60,20 @@ def test_a_schedule_takes_and_prunes_them(tmp_path: Path) -> None:
     taken = [schedule.step(store, second) for second in range(12, 60, 4)]
     assert [snapshot.taken_s for snapshot in taken if snapshot is not None] == [12, 24, 36, 48]
     assert [snapshot.taken_s for snapshot in read(tmp_path / "snapshots")] == [36, 48]
+    store.close()
+
+
+def test_an_old_one_that_cannot_be_removed_is_told_and_the_others_are_pruned(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    schedule = Schedule(tmp_path / "snapshots", every_s=10, keep=1)
+    change(store, 0)
+    first = schedule.take_now(store, 10)
+    first.path.rename(tmp_path / "elsewhere")
+    first.path.symlink_to(tmp_path / "elsewhere")  # somebody has moved it to another disk
+    for second in (20, 30):
+        with pytest.raises(StoreUnwritable, match="/10"):
+            schedule.take_now(store, second)
+    assert [snapshot.taken_s for snapshot in read(tmp_path / "snapshots")] == [10, 30]
     store.close()
 
 
