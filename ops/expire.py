@@ -7,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
-from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 
 from ekko.ops.exchange.holders import Holder, ask, assign, newest_state
 from ekko.ops.exchange.row_source import read_rows
 from ekko.ops.process import central_cluster
+from ekko.ops.progress import progress_of
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
 from ekko.schemas.declarations import TableDeclaration
@@ -191,5 +191,4 @@ class _Job:
 
 
 def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows")
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return progress_of(TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows"))

@@ -31,9 +31,10 @@ def expire(
     brings its rows back. Run it again after any failure: it goes on where it was.
     """
     from ekko.ops.exchange.holders import stores_of
-    from ekko.ops.expire import Request, run
+    from ekko.ops.expire import Request, run, seconds
     from ekko.ops.settings import load
 
     settings = load(config, bootstrap=bootstrap)
+    seconds(older_than)  # a slip of the hand is told before any store is asked
     stores = store or stores_of(settings, region)
     run(settings, Request(model, table, older_than, stores, wait, reason, dry_run), typer.echo)

@@ -21,7 +21,7 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Set rows of a table that is not empty.")] = False,
     region: Annotated[str | None, typer.Option(help="With --replace: where present rows are read.")] = None,
     store: Annotated[list[str] | None, typer.Option(metavar="HOST:PORT", help="With --replace: its stores.")] = None,
-    wait: Annotated[float, typer.Option(help="With --replace: seconds to wait for two model states.")] = 180.0,
+    wait: Annotated[float, typer.Option(min=0, help="With --replace: seconds to wait for two model states.")] = 180.0,
     reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look at the files.")] = False,
     bootstrap: Bootstrap = None,

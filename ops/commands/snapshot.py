@@ -26,9 +26,11 @@ def snapshot(
     """
     from ekko.ops.snapshot import from_folder, from_store
     from ekko.schemas.errors import ConfigurationError
+    from ekko.storage.disk.data_folder import make_folder
 
     if (store is None) == (data is None):
         raise ConfigurationError("a snapshot is of one store", hint="give either --store HOST:PORT or --data DIR")
+    make_folder(to, "--to")
     if store is not None:
         from_store(store, tuple(model or ()), to, typer.echo)
     elif data is not None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from ekko.ops.exchange.files import Format, write_table
@@ -12,10 +11,11 @@ from ekko.ops.exchange.holders import Holder, ask, assign, newest_state
 from ekko.ops.exchange.row_source import read_rows
 from ekko.ops.exchange.spool import Spool
 from ekko.ops.exchange.tables import Origin
+from ekko.ops.progress import progress_of
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import BadInput
 from ekko.schemas.initializer import initial_rows
 from ekko.schemas.quantize import to_float
+from ekko.storage.disk.data_folder import make_folder
 from ekko.storage.serving.row_stream import Total
 
 Tell = Callable[[str], None]
@@ -42,6 +42,7 @@ def run(request: Request, tell: Tell) -> list[Path]:
     """Write one file a table into the folder `out`.
 
     Raises:
+        ConfigurationError: the folder cannot be written to.
         ConnectionFailed: no store answers.
         StateUnavailable: no such state there, or a rollback or retraction changed it meanwhile.
         NotReady: no store holds some shard, or no state is complete yet.
@@ -50,13 +51,10 @@ def run(request: Request, tell: Tell) -> list[Path]:
     tables = [model.table(name) for name in request.tables] or list(model.tables)
     holders = assign(model, members)
     state = newest_state(holders) if request.as_of is None else request.as_of
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{request.out} is no folder to write into: {error.strerror}") from error
+    make_folder(request.out, "--out")
     written = []
     columns = TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_of(*columns) as progress:
         for table in tables:
             path = request.path(table.name)
             origin = _export(request, table, holders, state, progress)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ekko.ops.exchange.conversion import Findings, find_bad, to_rows
@@ -15,6 +14,7 @@ from ekko.ops.exchange.files import open_table
 from ekko.ops.exchange.present import PresentRows, Replace
 from ekko.ops.exchange.tables import Distinct, Names, TableFile, chunk_rows
 from ekko.ops.process import central_cluster
+from ekko.ops.progress import progress_of
 from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
 from ekko.schemas.declarations import IMPORT_PREFIX, ModelDeclaration, TableDeclaration
@@ -81,8 +81,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
 
 
 def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return progress_of(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def _examine(path: Path, model: ModelDeclaration, request: Request, progress: Progress) -> _Job:
