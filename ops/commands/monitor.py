@@ -1,4 +1,4 @@
-"""`ekko monitor`: request shares and gradient means of every model, for scoring."""
+"""`ekko monitor`: request shares and gradient means of every model, for scoring, and verdicts on its health."""
 
 from importlib.util import find_spec
 from typing import Annotated
@@ -23,8 +23,9 @@ def monitor(
 ) -> None:
     """Run the monitor (a Faust app) until Ctrl-C or SIGTERM.
 
-    It turns the signals of serving and fan-outs into shares. Nothing waits for it: without it, fan-outs score with the
-    last shares they know. It starts itself anew when models come or go.
+    It turns the signals of serving, stores and fan-outs into shares for scoring, and judges the health of every model:
+    one that it calls corrupt is rolled back by `ekko manager`. Nothing waits for it: without it, fan-outs score with
+    the last shares they know, and nobody judges. It starts itself anew when models come or go.
     """
     if find_spec("faust") is None:
         raise ConfigurationError("Faust is not installed", hint="pip install 'ekko-kafka[monitor]'")
