@@ -20,6 +20,7 @@ from ekko.storage.disk.durable import Batch, Cells, Durable
 from ekko.storage.disk.manifest import JournalEntry, JournalTally, Manifest, TableEntry, encode_manifest
 from ekko.storage.engine.capture import Copies, TableCapture
 from ekko.storage.engine.cells import journal_prefix, rows_prefix
+from ekko.storage.engine.distinct import distinct
 from ekko.storage.engine.hashes import hashes_of
 from ekko.storage.engine.index import Slots
 from ekko.storage.engine.journal_directory import JournalDirectory
@@ -108,7 +109,7 @@ class Flusher:
         for name, table in self._tables.items():
             empty, waiting = self.empty.pop(name, _NONE), self.waiting.get(name, _NONE)
             kept = table.remove(empty)
-            waiting = table.arena.in_use(waiting)
+            waiting = distinct(table.arena.in_use(waiting))
             old = table.arena.arrivals.take(waiting) < bound
             table.arena.dirty[waiting[old]] = 1  # the next flush takes their cells from the disk
             self.waiting[name] = np.concatenate((waiting[~old], kept))

@@ -247,3 +247,13 @@ def test_a_slot_that_is_given_up_is_given_out_once(tmp_path: Path) -> None:
         store.apply("embedding", 2, 2, second, uniform_deltas(100, 5))
         assert (store.lookup("embedding", first)[0] == 4).all()
         assert (store.lookup("embedding", second)[0] == 5).all()
+
+
+def test_rows_that_become_zero_again_and_again_are_remembered_once(tmp_path: Path) -> None:
+    keys = np.arange(100, dtype=np.uint64)
+    with opened(tmp_path / "store") as store:
+        for _ in range(5):
+            for value in (3, -3):
+                store.apply("embedding", 1, 1, keys, uniform_deltas(100, value))
+            store.flush(store.state)
+        assert len(store._flusher.waiting["embedding"]) == 100
