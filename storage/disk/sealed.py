@@ -133,7 +133,7 @@ def read_sealed(folder: Path) -> Sealed:
     """What the seal says.
 
     Raises:
-        StoreCorrupt: the seal or the version vector is damaged.
+        StoreCorrupt: the seal or the version vector is damaged, or it names files elsewhere.
         FormatTooNew: later software made it.
     """
     try:
@@ -151,6 +151,9 @@ def read_sealed(folder: Path) -> Sealed:
         what = "its version vector" if state is None else "its seal"
         raise StoreCorrupt(f"snapshot {folder}: {what} is damaged", hint=_REMEDY)
     files = {name: SealedFile(*entry) for name, entry in body["files"].items()}
+    outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:  # a seal is no signature: whoever may write there could have files put anywhere
+        raise StoreCorrupt(f"snapshot {folder}: its seal names {outside[0]!r}, which is not in it", hint=_REMEDY)
     return Sealed(folder, body["region"], body["taken_s"], state, files)
 
 

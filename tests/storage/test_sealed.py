@@ -8,7 +8,17 @@ import pytest
 
 from ekko.schemas.errors import ConfigurationError, EkkoError, FormatTooNew, StoreCorrupt, StoreLocked, StoreUnwritable
 from ekko.schemas.replicas import ReplicaState, ShardPosition
-from ekko.storage.disk.sealed import SEAL, Sealed, copy_in, copy_out, find_sealed, fresh_partial, read_sealed
+from ekko.storage.disk.sealed import (
+    SEAL,
+    Sealed,
+    _digest_of_body,
+    copy_in,
+    copy_out,
+    digest_of,
+    find_sealed,
+    fresh_partial,
+    read_sealed,
+)
 from ekko.storage.disk.snapshots import take, take_closed
 from tests.storage.stores import keys_of, open_store, uniform_deltas
 
@@ -83,6 +93,15 @@ def _other_model(folder: Path) -> None:
     (folder / SEAL).write_text((folder / SEAL).read_text().replace('"taken_s": 100', '"taken_s": 999'))
 
 
+def _outside(folder: Path) -> None:
+    """A file beside the snapshot, sealed as carefully as those in it."""
+    body = json.loads((folder / SEAL).read_text())
+    del body["digest"]
+    (folder.parent / "theirs").write_bytes(b"anything")
+    body["files"]["../theirs"] = [8, digest_of(folder.parent / "theirs")]
+    (folder / SEAL).write_text(json.dumps({**body, "digest": _digest_of_body(body)}))
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
@@ -93,6 +112,7 @@ def _other_model(folder: Path) -> None:
         (lambda folder: (folder / SEAL).write_text("{"), StoreCorrupt, "seal cannot be read"),
         (_other_model, StoreCorrupt, "its seal is damaged"),
         (_newer, FormatTooNew, "format 2"),
+        (_outside, StoreCorrupt, "'../theirs', which is not in it"),
         (lambda folder: folder.rename(folder.with_name(f"{NAME}.partial")), ConfigurationError, "cut short"),
     ],
 )
