@@ -3,16 +3,19 @@
 import io
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
+from ekko.ops.announcements import newest
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import ModelState
-from ekko.schemas.errors import EkkoError
+from ekko.schemas.errors import EkkoError, StateUnavailable
+from ekko.schemas.replicas import Member
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager.history import read_control, read_states
@@ -96,6 +99,23 @@ def read(central: Cluster, model: str, connect: Callable[[RegionDeclaration], Cl
     return Overview(list(states.values()), None if barrier is None else barrier.served, regions)
 
 
+def require_state(cluster: Cluster, model: str, state: int) -> None:
+    """Look whether a state is there, by what a region's cluster knows too.
+
+    Raises:
+        StateUnavailable: there is no such state yet.
+        ConfigurationError: no such model.
+    """
+    with closing(Catalogue(cluster)) as catalogue:
+        catalogue.refresh()
+        barrier = read_control(cluster, catalogue.codec, catalogue.model(model))
+    last = 0 if barrier is None else barrier.epoch
+    if state > last:
+        raise StateUnavailable(
+            f"state {state} of model {model} does not exist: the last one is {last}", hint=f"see `ekko states {model}`"
+        )
+
+
 def _progress(
     connect: Callable[[RegionDeclaration], Cluster], region: RegionDeclaration, model: ModelDeclaration, codec: Codec
 ) -> RegionProgress | None:
@@ -103,9 +123,7 @@ def _progress(
         records = read_all(connect(region), topics.members(region.name))
     except (EkkoError, TimeoutError):
         return None
-    newest = {record.key: record.value for record in records}
-    members = [codec.decode(value) for value in newest.values() if value is not None]
-    return region_progress(members, model, region.incarnation)
+    return region_progress(newest(codec, records, Member), model, region.incarnation)
 
 
 def _completeness(progress: RegionProgress | None, state: int) -> str:

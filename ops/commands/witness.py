@@ -31,6 +31,7 @@ def witness(
     """
     from ekko.ops.commands.store import cluster_of, load_settings, parse_bytes
     from ekko.ops.process import stop_on_signals
+    from ekko.ops.states_view import require_state
     from ekko.streams.replica.process import StoreProcess, StoreSettings
 
     settings = load_settings(config, bootstrap, region, region_bootstrap)
@@ -44,4 +45,6 @@ def witness(
         snapshot_every_s=settings.snapshot_every_s,
         witness=(model, state),
     )
-    StoreProcess(cluster_of(settings, region), chosen).run(stop_on_signals())
+    cluster = cluster_of(settings, region)
+    require_state(cluster, model, state)
+    StoreProcess(cluster, chosen).run(stop_on_signals())

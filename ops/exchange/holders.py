@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from ekko.ops.announcements import newest
 from ekko.ops.process import central_cluster, region_cluster
 from ekko.ops.settings import Settings
 from ekko.schemas import topics
@@ -38,9 +39,8 @@ def stores_of(settings: Settings, region: str) -> list[str]:
     with closing(central_cluster(settings)) as central, closing(SharedCatalogue(central)) as catalogue:
         catalogue.refresh(_TIMEOUT_S)
         with closing(region_cluster(settings, catalogue.region(region))) as cluster:
-            newest = {record.key: record.value for record in read_all(cluster, topics.members(region))}
-        messages = [catalogue.decode(value) for value in newest.values() if value]
-    members = [message for message in messages if isinstance(message, Member) and message.ready]
+            announced = newest(catalogue, read_all(cluster, topics.members(region)), Member)
+    members = [member for member in announced if member.ready]
     if not members:
         raise NotReady(f"region {region} has no ready store", hint="start `ekko store`, or look at `ekko status`")
     return [member.address for member in sorted(members, key=lambda member: -member.written_us)]

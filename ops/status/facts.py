@@ -5,12 +5,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from math import inf
 
+from ekko.ops.announcements import newest
 from ekko.ops.status.signals import Heard, SignalTail
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
-from ekko.schemas.errors import EkkoError, FormatError, TopicMissing
+from ekko.schemas.errors import EkkoError, TopicMissing
 from ekko.schemas.replicas import FanoutState, Member
 from ekko.schemas.signals import Shares
 from ekko.streams.catalogue import Catalogue
@@ -116,7 +117,7 @@ def read(central: Cluster, connect: Connect, tail: SignalTail | None = None) -> 
         return Facts(
             tuple(_model(central, catalogue, model) for model in models),
             tuple(_region(connect, catalogue, region, models) for region in regions),
-            {share.model: share for share in _messages(catalogue, read_all(central, topics.SHARES), Shares)},
+            {share.model: share for share in newest(catalogue.codec, read_all(central, topics.SHARES), Shares)},
             _heard(tail, [model.name for model in models]) if tail is not None else (),
         )
 
@@ -147,30 +148,15 @@ def _region(
             # What was sent is read before what was applied: so a replica can't seem to lag because time went by.
             lanes = {model.name: _lanes(cluster, catalogue, model, region) for model in models}
             instances = _instances(catalogue, read_all(cluster, topics.fanouts(region.name)))
-            members = _messages(catalogue, read_all(cluster, topics.members(region.name)), Member)
+            members = newest(catalogue.codec, read_all(cluster, topics.members(region.name)), Member)
             return RegionFacts(region, members=tuple(members), instances=instances, lanes=lanes)
     except (EkkoError, TimeoutError) as error:
         return RegionFacts(region, failure=str(error))
 
 
-def _messages(catalogue: Catalogue, records: list[Record], kind: type) -> list:  # type: ignore[type-arg]
-    """The newest readable message under each key; keys whose newest record is a tombstone are gone."""
-    newest = {record.key: record.value for record in records}
-    found = []
-    for value in newest.values():
-        try:
-            message = catalogue.codec.decode(value) if value is not None else None
-        except FormatError:
-            continue
-        if isinstance(message, kind):
-            found.append(message)
-    return found
-
-
 def _instances(catalogue: Catalogue, records: list[Record]) -> dict[str, Instance]:
-    newest = {record.key: record for record in records}
-    stamps = {record.key: record.timestamp_ms * 1_000 for record in newest.values()}
-    members = _messages(catalogue, list(newest.values()), Member)
+    stamps = {record.key: record.timestamp_ms * 1_000 for record in records}
+    members = newest(catalogue.codec, records, Member)
     return {
         member.replica: Instance(stamps[member.replica.encode()], member.halted) for member in members if member.ready
     }
@@ -182,7 +168,7 @@ def _lanes(cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, regi
     records = read_range(cluster, {each: max(bound.low, bound.end - TAIL) for each, bound in bounds.items()})
     states = {
         state.shard: state
-        for state in _messages(catalogue, records, FanoutState)
+        for state in newest(catalogue.codec, records, FanoutState)
         if (state.incarnation, state.region_incarnation) == (model.incarnation, region.incarnation)
     }
     refused = cluster.bounds(
