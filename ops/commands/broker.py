@@ -8,11 +8,12 @@ import typer
 app = typer.Typer()
 
 
-@app.command(epilog="Example: ekko broker --data ekko-data/broker --port 9092")
+@app.command(epilog="Example: ekko broker --data broker --port 9092")
 def broker(
-    data: Annotated[Path, typer.Option(help="Data folder; made if absent, taken up again if it is there.")] = Path(
-        "ekko-data/broker"
-    ),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder, made if absent, else taken up again; broker in ekko-data (EKKO_DATA) if left out."),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port for clients; the folder's last one or a free one if left out."),
@@ -36,8 +37,10 @@ def broker(
     from ekko.ops.broker.folder import parse_properties
     from ekko.ops.broker.foreground import run
     from ekko.ops.broker.prepare import prepare as prepare_distribution
+    from ekko.ops.settings import load
 
     overrides = parse_properties(properties or ())
     distribution = prepare_distribution(lambda text: typer.echo(f"  {text}", err=True))
     if not prepare:
-        run(data, port=port, heap_mb=heap_mb, properties=overrides, distribution=distribution)
+        folder = data or load().data / "broker"
+        run(folder, port=port, heap_mb=heap_mb, properties=overrides, distribution=distribution)

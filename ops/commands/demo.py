@@ -27,9 +27,12 @@ def demo(
         str | None,
         typer.Option(help="user=COLUMN,item=COLUMN,time=COLUMN,label=COLUMN[>=LIKED]; numbers if FILE has no header."),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Folder of the run; cleared at the start, kept afterwards.")] = Path(
-        "ekko-data/demo"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run, cleared at the start, kept afterwards; demo in ekko-data (EKKO_DATA) if left out."
+        ),
+    ] = None,
 ) -> None:
     """Train a factorisation machine online and watch two regions serve it milliseconds later.
 
@@ -49,15 +52,17 @@ def demo(
     from ekko.ops.demo.report import conclusion, description
     from ekko.ops.demo.run import run
     from ekko.ops.demo.view import Lines, LiveTable
+    from ekko.ops.settings import load
 
     # SIGTERM ends the demo as an exception does: its processes are stopped in good order.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    where = folder or load().data / "demo"
     console = Console(highlight=False, soft_wrap=True)
     interactions = interactions_of(data, columns, default_cache())
     prepare(lambda text: console.print(f"  {text}"))
     console.print(description(interactions))
     with Lines(console) if headless else LiveTable(console) as view:
-        summary = run(folder, interactions, seconds, console.print, view.watch, poison=poison)
+        summary = run(where, interactions, seconds, console.print, view.watch, poison=poison)
     console.print(conclusion(summary))
     typer.echo(summary.model_dump_json())
     raise typer.Exit(0 if summary.sound else 1)

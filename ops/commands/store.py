@@ -72,7 +72,7 @@ def store(
         str | None, typer.Option(metavar="0-3,6", help="Shards that it owns of every model; all if left out.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of this replica alone; store-REGION-REPLICA in ekko-data if left out.")
+        Path | None, typer.Option(help="Its own folder; store-REGION-REPLICA in ekko-data (EKKO_DATA) if left out.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 7070,

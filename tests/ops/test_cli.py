@@ -14,8 +14,9 @@ EKKO = str(Path(sys.executable).with_name("ekko"))
 HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic", "starlette", "prometheus_client")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([EKKO, *arguments], capture_output=True, text=True, timeout=60, check=False)
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run([EKKO, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def commands() -> list[list[str]]:
@@ -74,13 +75,11 @@ def test_what_the_operator_runs_by_hand_is_a_script_as_well(name: str) -> None:
 
 def test_help_texts_are_shown_as_they_stand() -> None:
     """Brackets are no styles: `[rows, dim]` must not be swallowed."""
-    wide = {**os.environ, "COLUMNS": "200"}
     for words, text in (
         (("import",), "floating point [rows, dim]."),
         (("model", "apply"), "[[regions]], [[models]] and [[models.tables]]."),
     ):
-        shown = subprocess.run([EKKO, *words, "--help"], capture_output=True, text=True, check=True, env=wide)
-        assert text in shown.stdout
+        assert text in run(*words, "--help", COLUMNS="200").stdout
 
 
 def test_what_libraries_log_does_not_stand_before_the_error() -> None:
@@ -88,3 +87,12 @@ def test_what_libraries_log_does_not_stand_before_the_error() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("ekko: listing topics failed at 127.0.0.1:"), result.stderr
     assert len(result.stderr.splitlines()) == 2
+
+
+def test_folders_that_are_not_named_lie_in_that_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "ratings.csv").write_text("u,i,t,l\na,b,1,1\n")
+    columns = "user=u,item=i,time=t,label=l"
+    for words in (("broker",), ("demo", "--data", str(tmp_path / "ratings.csv"), "--columns", columns)):
+        result = run(*words, EKKO_DATA=str(tmp_path / "file"))
+        assert f"file/{words[0]} cannot be used as a data folder" in result.stderr
