@@ -273,25 +273,26 @@ class Publisher:
 
         Raises as `flush`; the trainer then counts as one that has vanished. A second call does nothing.
         """
+        self._close(timeout_s, farewell=True)
+
+    def _close(self, timeout_s: float, *, farewell: bool) -> None:
         if self._closed:
             return
         self._closed = True
         self._forgotten.detach()
         with self._opened:
             self._sender.close(timeout_s)
-            if self.acknowledged.blocks:
+            if farewell and self.acknowledged.blocks:
                 say_farewell(self._cluster, self._model.declaration.name, self.trainer)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if error is None:
             return self.close()
-        try:
-            self.close(timeout_s=1.0)
+        try:  # a trainer that breaks down has not ended, one that is told to end has
+            self._close(1.0, farewell=isinstance(error, KeyboardInterrupt | SystemExit))
         except EkkoError as lost:
             error.add_note(f"closing the publisher: {lost.message}")
         return None

@@ -34,6 +34,21 @@ def test_one_that_has_published_says_farewell_once(cluster: Cluster, declared: s
     assert before_us < farewell.event_us <= time.time_ns() // 1_000
 
 
+@pytest.mark.parametrize(("ending", "farewells"), [(ZeroDivisionError, 0), (KeyboardInterrupt, 1), (SystemExit, 1)])
+def test_one_that_breaks_down_has_not_ended(
+    cluster: Cluster, declared: str, ending: type[BaseException], farewells: int
+) -> None:
+    def train() -> None:
+        with Publisher(declared, cluster=cluster, trainer="t1") as publisher:
+            publisher.publish("users", np.arange(5), ones(5))
+            publisher.flush(10)
+            raise ending
+
+    with pytest.raises(ending):
+        train()
+    assert len(ended(cluster, declared)) == farewells
+
+
 def test_one_that_never_published_has_nothing_to_end(cluster: Cluster, declared: str) -> None:
     with Publisher(declared, cluster=cluster, trainer="t1"):
         pass
