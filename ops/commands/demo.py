@@ -9,6 +9,15 @@ import typer
 
 app = typer.Typer()
 
+Columns = Annotated[
+    str | None,
+    typer.Option(help="user=COLUMN,item=COLUMN,time=COLUMN,label=COLUMN[>=LIKED]; numbers if FILE has no header."),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run, cleared at its start and kept; demo in ekko-data (EKKO_DATA) if left out."),
+]
+
 
 @app.command(epilog="Example: ekko demo --seconds 60 --headless")
 def demo(
@@ -23,16 +32,8 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Interactions of your own: delimited text. With --columns.")
     ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="user=COLUMN,item=COLUMN,time=COLUMN,label=COLUMN[>=LIKED]; numbers if FILE has no header."),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the run, cleared at the start, kept afterwards; demo in ekko-data (EKKO_DATA) if left out."
-        ),
-    ] = None,
+    columns: Columns = None,
+    folder: Folder = None,
 ) -> None:
     """Train a factorisation machine online and watch two regions serve it milliseconds later.
 
