@@ -104,8 +104,10 @@ def _states(model: ModelFacts) -> Iterator[Finding]:
             f"model {name}: readers get the pinned state {model.barrier.served} in place of live rows",
             f"mend the trainer, then `ekko rollback {name}` and `ekko pin clear {name}`; the audit trail says why",
         )
-    if states and states[-1].verdict in {Verdict.SUSPECT, Verdict.CORRUPT}:
-        newest = states[-1]
+    # The very newest one is a candidate until the monitor's next word.
+    suspects = [state for state in states[-2:] if state.verdict is Verdict.SUSPECT]
+    corrupt = [state for state in states[-1:] if state.verdict is Verdict.CORRUPT]
+    for newest in (corrupt or suspects)[-1:]:
         grave = problem if newest.verdict is Verdict.CORRUPT else warning
         yield grave(
             "states", f"model {name}: state {newest.epoch} is {newest.verdict}: {newest.reason}", _rollback(name)
