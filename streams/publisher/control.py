@@ -115,19 +115,18 @@ class RollbackGate:
                 return in_force
             first, self._rolling_back = not self._rolling_back, True
         if first:
-            drop()
-            self._renew(in_force)
+            try:
+                drop()
+                self._renew(in_force)
+            finally:  # if any of it failed, the next batch tries it again
+                self._rolling_back = self._on_rollback is None
         raise self._rolled_back(in_force)
 
     def _renew(self, generation: int) -> None:
-        if self._on_rollback is None:
-            return
-        try:
+        if self._on_rollback is not None:
             self._on_rollback(generation)
             self.generation = generation
             GENERATION.labels(self._model).set(generation)
-        finally:
-            self._rolling_back = False  # if the callback failed, the next batch calls it again
 
     def check(self, generation: int) -> None:
         """Refuse a batch that was stamped before a rollback became known; raises RolledBack."""

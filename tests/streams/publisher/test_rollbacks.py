@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import NoReturn
 
 import pytest
 
@@ -10,6 +11,7 @@ from ekko.schemas.codec import encode
 from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import (
     ConfigurationError,
+    ConnectionFailed,
     RolledBack,
 )
 from ekko.streams.log import Cluster, Output, Partition
@@ -111,6 +113,29 @@ def test_a_rollback_drops_what_is_still_queued(memory_model: tuple[MemoryCluster
     publisher.publish("users", [3], ones(1))
     publisher.close()
     assert sorted(rows_in(blocks_in(memory, name))) == [3]
+
+
+def test_a_queue_that_cannot_be_dropped_at_once_is_dropped_before_the_next_batch(
+    memory_model: tuple[MemoryCluster, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, name = memory_model
+    pulled: list[int] = []
+    publisher = Publisher(name, cluster=memory, on_rollback=pulled.append)
+    roll_back(memory, publisher, 1)
+
+    def fail() -> NoReturn:
+        raise ConnectionFailed("the client has failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publisher._sender, "drop", fail)
+        with pytest.raises(ConnectionFailed):
+            publisher.publish("users", [1], ones(1))
+    assert pulled == []
+    with pytest.raises(RolledBack):
+        publisher.publish("users", [2], ones(1))
+    assert pulled == [1]
+    assert publisher.publish("users", [3], ones(1)).rows == 1
+    publisher.close()
 
 
 def test_saved_parameters_come_with_their_generation(memory_model: tuple[MemoryCluster, str]) -> None:
