@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.errors import EkkoError
-from ekko.schemas.signals import PENDING_BYTES, Signal
+from ekko.schemas.signals import ENDED, PENDING_BYTES, PUBLISHED, Signal
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.proposals import METRIC as VERDICT
 from ekko.streams.log import Cluster, Partition, read_range
@@ -25,6 +25,8 @@ FIRST_OFFSETS = 10_000
 
 _PROCESSES = ("fanout/", "monitor/", "store/")
 """Sources that measure the pipeline and not the model."""
+_NO_QUALITY = frozenset({"requests", PUBLISHED, ENDED})
+"""What serving and trainers do, and not how well."""
 
 
 class Heard(NamedTuple):
@@ -104,7 +106,7 @@ def quality(heard: Sequence[Heard]) -> dict[QualityKey, Quality]:
     for at_ms, signal in heard:
         if at_ms < newest_ms[signal.model] - WINDOW_S * 1e3:
             continue
-        if signal.metric != "requests" and not signal.source.startswith(_PROCESSES):
+        if signal.metric not in _NO_QUALITY and not signal.source.startswith(_PROCESSES):
             key = QualityKey(signal.model, signal.region, signal.metric)
             totals[key, signal.cohort] += Total(signal.value, signal.count)
     keys = sorted({key for key, _ in totals})

@@ -135,23 +135,31 @@ def test_the_trainer_that_heeds_rollbacks_runs(quickstart: Reader) -> None:
 
 def check_every_row(quickstart: Reader) -> None:
     """Every row served is its initialiser plus the sum of what stands in the raw source log, bit for bit."""
-    with closing(KafkaCluster(quickstart.environment["EKKO_BOOTSTRAP"])) as cluster:
-        model = model_in(cluster)
-        sums: dict[int, np.ndarray] = {}
-        for record in read_all(cluster, topics.deltas("ctr")):
-            block = Codec().decode(record.value)
-            if isinstance(block, DeltaBlock):
-                for key, delta in zip(block.keys.tolist(), block.deltas, strict=True):
-                    sums[key] = sums.get(key, np.zeros(16, np.int32)) + delta
-    table = model.table("embedding")
-    keys = np.array(sorted(sums), np.uint64)
-    assert len(keys) > 800
-    expected = to_float(initial_rows(table, keys) + np.array([sums[int(key)] for key in keys]), table.fraction_bits)
-    with closing(StoreClient("east", "ctr", stores=[quickstart.address])) as client:
-        eventually(
-            "every row is there", lambda: bool(np.array_equal(client.lookup("embedding", keys).values, expected))
-        )
-        assert client.lookup("embedding", keys).found.all()
+    with (
+        closing(KafkaCluster(quickstart.environment["EKKO_BOOTSTRAP"])) as cluster,
+        closing(StoreClient("east", "ctr", stores=[quickstart.address])) as client,
+    ):
+        table = model_in(cluster).table("embedding")
+
+        def all_equal() -> bool:
+            sums = sums_in(cluster)  # read anew: a barrier that is being written hides what comes after it
+            keys = np.array(sorted(sums), np.uint64)
+            assert len(keys) > 800
+            stored = initial_rows(table, keys) + np.array([sums[int(key)] for key in keys])
+            rows = client.lookup("embedding", keys)
+            return bool(rows.found.all() and np.array_equal(rows.values, to_float(stored, table.fraction_bits)))
+
+        eventually("every row is there", all_equal)
+
+
+def sums_in(cluster: KafkaCluster) -> dict[int, np.ndarray]:
+    sums: dict[int, np.ndarray] = {}
+    for record in read_all(cluster, topics.deltas("ctr")):
+        block = Codec().decode(record.value)
+        if isinstance(block, DeltaBlock):
+            for key, delta in zip(block.keys.tolist(), block.deltas, strict=True):
+                sums[key] = sums.get(key, np.zeros(16, np.int32)) + delta
+    return sums
 
 
 def model_in(cluster: KafkaCluster) -> ModelDeclaration:

@@ -26,6 +26,7 @@ from ekko.streams.manager.barriers import withdrawing
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import EKKO, Deployment
+from tests.ops.source_tail import SourceTail
 
 TABLE = TableDeclaration("embedding", 64)
 IDLE, BUSY = 100_000, 1_000
@@ -71,19 +72,12 @@ def expire(deployment: Deployment, *flags: str) -> list[str]:
 def kill_in_the_middle(deployment: Deployment) -> None:
     """Kill -9 once some chunks are committed."""
     command = [*EKKO, *expire(deployment), "--bootstrap", deployment.bootstrap]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    expired = _expired_blocks(deployment)
-    deadline = time.monotonic() + 60
-    while _expired_blocks(deployment) < expired + 2 * deployment.model.shards:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGKILL)
+    with SourceTail(deployment.kafka, topics.deltas(deployment.model.name)) as tail:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        tail.await_blocks(2 * deployment.model.shards, lambda block: block.trainer.startswith("expire/"))
+        process.send_signal(signal.SIGKILL)
     process.communicate()
-
-
-def _expired_blocks(deployment: Deployment) -> int:
-    records = read_all(deployment.kafka, topics.deltas(deployment.model.name))
-    return sum(b"expire/" in record.value[:4096] for record in records if record.value is not None)
+    assert process.returncode == -signal.SIGKILL, "it had not ended"
 
 
 @pytest.mark.timeout(240)

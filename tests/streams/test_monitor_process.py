@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -32,13 +32,15 @@ from ekko.streams.health.proposals import Proposal
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.automatic import ProposalReader
+from ekko.streams.monitor.settings import GROUP
 
 
 class Signals:
     """Declares models, sends their signals, reads their shares."""
 
-    def __init__(self, cluster: KafkaCluster) -> None:
+    def __init__(self, cluster: KafkaCluster, bootstrap: str) -> None:
         self.cluster = cluster
+        self.admin = AdminClient({"bootstrap.servers": bootstrap})
         self.writer = self.cluster.writer()
 
     def declare(self, name: str) -> ModelDeclaration:
@@ -63,6 +65,29 @@ class Signals:
                 found[message.model] = message
         return found
 
+    def wait_until_heard(self, *models: str) -> None:
+        """Wait until the monitor reads these models' signals; what came before is nobody's business."""
+        wanted = {TopicPartition(topics.signals(model), 0) for model in models}
+        deadline = time.monotonic() + 60
+        while not wanted <= self._assigned():
+            assert time.monotonic() < deadline, self._assigned()
+            time.sleep(0.2)
+        time.sleep(3)  # from being given a partition to having asked where it ends
+
+    def _assigned(self) -> set[TopicPartition]:
+        described = self.admin.describe_consumer_groups([GROUP])[GROUP].result(10)
+        return {place for member in described.members for place in member.assignment.topic_partitions}
+
+    def wait_until_committed(self, *models: str) -> None:
+        """Wait until the monitor's group stands at the end: before its first commit it has no place."""
+        partitions = [Partition(topics.signals(model), 0) for model in models]
+        ends = {partition: bounds.end for partition, bounds in self.cluster.bounds(partitions).items()}
+        deadline = time.monotonic() + 30
+        with closing(self.cluster.group(GROUP)) as group:
+            while {at: place.offset for at, place in group.committed(partitions).items()} != ends:
+                assert time.monotonic() < deadline, group.committed(partitions)
+                time.sleep(0.2)
+
     def wait_for_shares(self, expected: dict[str, tuple[float, float]], since_us: int = 0) -> None:
         """Wait until request shares and gradient means are so."""
         start = time.monotonic()
@@ -74,13 +99,13 @@ class Signals:
                 for name, (share, mean) in expected.items()
             ):
                 return
-            assert time.monotonic() - start < 40, found
+            assert time.monotonic() - start < 60, found
             time.sleep(0.2)
 
 
 @pytest.fixture
-def signals(kafka: KafkaCluster) -> Signals:
-    return Signals(kafka)
+def signals(kafka: KafkaCluster, broker: Broker) -> Signals:
+    return Signals(kafka, broker.bootstrap)
 
 
 @contextmanager
@@ -101,7 +126,7 @@ def free_port() -> int:
 
 
 def page(port: int, name: str) -> object:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}/", timeout=5) as reply:
             return json.load(reply)
@@ -117,7 +142,7 @@ def test_signals_become_shares_through_kills_and_new_models(
     with monitor(broker.bootstrap, port) as process:
         signals.shares()
         page(port, "health")
-        time.sleep(3)  # the group has its partitions; signals from before it are nobody's business
+        signals.wait_until_heard(one.name, other.name)
         signals.signal(one.name, "requests", 300)
         signals.signal(other.name, "requests", 100)
         signals.signal(one.name, "gradient_norm", 30.0, 10)
@@ -131,8 +156,9 @@ def test_signals_become_shares_through_kills_and_new_models(
             "models": sorted([one.name, other.name]),
             "unreadable_signals": 2,
             "late_signals": 0,
+            "silent_trainers": {one.name: {}, other.name: {}},
         }
-        time.sleep(2)  # offsets are committed every second; before its first commit a group has no place
+        signals.wait_until_committed(one.name, other.name)
         process.kill()
         process.wait(10)
     killed_us = int(time.time() * 1e6)
@@ -149,12 +175,12 @@ def test_signals_become_shares_through_kills_and_new_models(
                 break
             assert waiting < 200
             time.sleep(0.2)
-        time.sleep(3)
+        signals.wait_until_heard(third.name)
         signals.signal(third.name, "requests", 600)
         signals.signal(one.name, "requests", 200)
         signals.wait_for_shares({one.name: (0.25, 0.0), third.name: (0.75, 0.0)}, killed_us)
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 @contextmanager
@@ -185,7 +211,7 @@ def test_a_changelog_cut_by_retention_stops_nothing(
     since_us = int(time.time() * 1e6)
     with changelogs_cut_by_retention(kafka, broker.bootstrap), monitor(broker.bootstrap, port) as process:
         page(port, "health")
-        time.sleep(3)
+        signals.wait_until_heard(name)
         signals.signal(name, "requests", 100)
         signals.wait_for_shares({name: (1.0, 0.0)}, since_us)
         assert process.poll() is None
@@ -210,7 +236,7 @@ def test_a_monitor_that_takes_no_signals_says_so_and_ends(
         {"bootstrap.servers": broker.bootstrap, "group.id": "ekko-monitor", "enable.auto.commit": False}
     )
     intruder.subscribe([topics.signals(name)])
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while not intruder.assignment():
         intruder.poll(0.2)
         assert time.monotonic() < deadline

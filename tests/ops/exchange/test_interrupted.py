@@ -11,13 +11,12 @@ import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas import topics
-from ekko.schemas.blocks import DeltaBlock, Purpose
-from ekko.schemas.codec import Codec
+from ekko.schemas.blocks import Purpose
 from ekko.schemas.declarations import TableDeclaration
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_range
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import EKKO, Deployment
+from tests.ops.source_tail import SourceTail
 
 DIM = 64
 COUNT = 100_000
@@ -148,10 +147,10 @@ def test_an_import_in_whose_middle_the_model_is_rolled_back_says_so_and_can_be_r
     state = publish(deployment, 0, 10) if replace else deployment.wait_healthy()
     model = deployment.model
     command = ["import", model.name, str(file), *(("--replace", "--region", deployment.regions[0]) if replace else ())]
-    before = places(deployment)
-    process = start(deployment, *command)
-    assert reach(process, lambda: imported(deployment, before) > 12), "a block a shard and chunk"
-    process.send_signal(signal.SIGSTOP)
+    with SourceTail(deployment.kafka, topics.deltas(model.name)) as tail:
+        process = start(deployment, *command)
+        tail.await_blocks(2 * model.shards, lambda block: block.purpose is Purpose.IMPORT and len(block.keys) > 0)
+        process.send_signal(signal.SIGSTOP)  # a block a shard and chunk: far from all of them
     deployment.ekko("rollback", model.name, "--to", str(state), "--reason", "test")
     process.send_signal(signal.SIGCONT)
     said, trouble = process.communicate(timeout=90)
@@ -161,15 +160,3 @@ def test_an_import_in_whose_middle_the_model_is_rolled_back_says_so_and_can_be_r
     deployment.wait_exact("all rows are there")
     with deployment.client(deployment.regions[0]) as client:
         assert np.array_equal(client.stored("embedding", KEYS).rows, ROWS)
-
-
-def places(deployment: Deployment) -> dict[Partition, int]:
-    """Where the source log ends now."""
-    partitions = [Partition(topics.deltas(deployment.model.name), shard) for shard in range(deployment.model.shards)]
-    return {partition: bounds.end for partition, bounds in deployment.kafka.bounds(partitions).items()}
-
-
-def imported(deployment: Deployment, since: dict[Partition, int]) -> int:
-    """Blocks of imports in the source log."""
-    decoded = [Codec().decode(record.value) for record in read_range(deployment.kafka, since)]
-    return sum(isinstance(block, DeltaBlock) and block.purpose is Purpose.IMPORT for block in decoded)

@@ -103,8 +103,16 @@ def test_one_frame_of_a_deployment(deployment: Deployment, tmp_path: Path) -> No
     deployment.wait("rows are readable in the east", lambda: deployment.checksums()[east] == expected)
     deployment.wait("the frame knows what waits", lambda: waiting_in(deployment, west) > 0)
 
-    output = deployment.ekko("top", "--once").stdout
-    name = deployment.model.name
+    name, frames = deployment.model.name, [""]
+
+    def settled() -> bool:
+        """Fan-outs announce what waits every second, and a busy machine sends samples late."""
+        frames.append(deployment.ekko("top", "--once").stdout)
+        still = [row for row in cells(frames[-1], "fan-outs:") if row[0] == east] == [[east, name, "0", "0.0"]]
+        return still and any(row[0] == name for row in cells(frames[-1], "quality,"))
+
+    deployment.wait("the frame tells that nothing waits in the east, and of quality", settled)
+    output = frames[-1]
     mine = [row for row in cells(output, "lanes:") if row[0] in deployment.regions]
     assert [(row[0], row[3]) for row in mine] == [
         (region, lane) for region in (east, west) for lane in ("bulk", "express")
