@@ -132,13 +132,13 @@ class ShardFanout:
         if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
             # What waited has cancelled out: nothing is to be sent, but that must be told.
             drafts.append(Draft(Lane.EXPRESS, Group(self.intake.epoch.epoch, self.intake.epoch.epoch)))
+        self.pending.drop_empty(self.intake.epoch.epoch)
         if not drafts and not refusals:
             return None
         self.sequencer.open(barriers)
         drafts = [part for draft in sorted(drafts, key=in_order) for part in self._split(draft)]
         blocks = self.sequencer.number(drafts, self.intake, self._oldest_unsent())
         self.intake.forget_before(self.settled.epoch)
-        self.pending.drop_empty(self.intake.epoch.epoch)
         state = self.sequencer.state(self.intake, self._catalogue.end)
         return Batch(blocks, refusals, state, sum(draft.nbytes for draft in bulk))
 
@@ -226,7 +226,11 @@ class ShardFanout:
         return self._memory.a_shard // 2
 
     def recomputable(self) -> int | None:
-        """The oldest arrival epoch with forgotten bulk, if it has ended and nothing of it waits any more; else None."""
+        """The oldest arrival epoch with forgotten bulk, if it has ended and nothing of it waits any more; else None.
+
+        Nor while what was computed again of an earlier epoch takes the room.
+        """
         arrival = min(self.forgotten, default=self.intake.epoch.epoch)
-        busy = self.pending.waits(arrival) or self.intake.holds(arrival)
-        return arrival if arrival < self.intake.epoch.epoch and not busy else None
+        if arrival == self.intake.epoch.epoch or self.pending.waits(arrival) or self.intake.holds(arrival):
+            return None
+        return arrival if self._memory.has_room(self.pending.nbytes) else None

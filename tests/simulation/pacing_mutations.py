@@ -8,8 +8,9 @@ import numpy as np
 
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.memory import MemoryBound
-from ekko.streams.fanout.pending import Allowance, Pending
+from ekko.streams.fanout.pending import Allowance, Group, Pending
 from ekko.streams.fanout.recomputation import Recomputation
+from ekko.streams.fanout.rows import RowUpdates
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.fanout.sorting import Sorter
 
@@ -54,6 +55,27 @@ def takeover_forgets_what_was_sent() -> Any:
     return patch.object(ShardFanout, "subtract_sent", lambda *_: None)
 
 
+def a_range_is_added_to_what_the_last_one_left() -> Any:
+    """What is computed again is added while the other half of the memory is not free."""
+
+    def recomputable(self: ShardFanout) -> int | None:
+        arrival = min(self.forgotten, default=self.intake.epoch.epoch)
+        busy = self.pending.waits(arrival) or self.intake.holds(arrival)
+        return None if busy or arrival == self.intake.epoch.epoch else arrival
+
+    return patch.object(ShardFanout, "recomputable", recomputable)
+
+
+def deltas_belong_to_the_epoch_they_came_in() -> Any:
+    """A retraction is not given the epoch that it takes back."""
+    original = Pending.add
+
+    def add(self: Pending, group: Group, table: str, updates: RowUpdates) -> None:
+        original(self, Group(group.arrival, group.arrival), table, updates)
+
+    return patch.object(Pending, "add", add)
+
+
 MUTATIONS: tuple[Callable[[], Any], ...] = (
     nothing_goes_by_age,
     transactions_have_no_bound,
@@ -63,4 +85,6 @@ MUTATIONS: tuple[Callable[[], Any], ...] = (
     what_was_forgotten_stays_forgotten,
     recomputation_forgets_what_was_sent,
     takeover_forgets_what_was_sent,
+    a_range_is_added_to_what_the_last_one_left,
+    deltas_belong_to_the_epoch_they_came_in,
 )
