@@ -65,8 +65,9 @@ def test_the_proof_of_journals_follows_late_deltas_unions_undo_and_let_go_values
             store._tables["embedding"].let_go(2)
         store.withdraw([EpochRange(3, 3)])
         store.undo(EpochRange(5, 5))
+        store.apply("embedding", 6, 6, keys[-9:], uniform_deltas(9))  # where entries of epoch 5 stood
         store.flush(store.state)
         expected = [store.checksum("embedding", state) for state in (1, 2, 4)]
-    assert check_folder(tmp_path / "store").tables[0].journals == {1: FEW, 2: FEW // 2, 4: FEW // 4}
+    assert check_folder(tmp_path / "store").tables[0].journals == {1: FEW, 2: FEW // 2, 4: FEW // 4, 6: 9}
     with opened(tmp_path / "store") as store:
         assert [store.checksum("embedding", state) for state in (1, 2, 4)] == expected

@@ -14,12 +14,16 @@ import pytest
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady, StateUnavailable
+from ekko.schemas.quantize import Int32s
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.client import StoreClient
 from ekko.storage.client.local_store import LocalStore
+from ekko.storage.engine import applying
+from ekko.storage.engine.index import Slots
 from ekko.storage.engine.memory import Array
+from ekko.storage.engine.scatter import scatter
 from ekko.storage.store import Store
-from tests.storage.stores import MODEL, keys_of, open_store, opened, uniform_deltas
+from tests.storage.stores import DIM, MODEL, keys_of, open_store, opened, uniform_deltas
 
 ROWS = 5_000
 WRITING_S = 2.0
@@ -37,6 +41,26 @@ def write_for(store: Store, seconds: float, epoch: int) -> int:
             store.undo(EpochRange(epoch, epoch))
             epoch += 1
     return blocks
+
+
+def test_a_read_that_meets_a_row_half_written_waits_for_the_other_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "store") as store:
+        store.apply("embedding", 1, 1, keys_of(1, 2), uniform_deltas(2))
+        found = []
+        reader = threading.Thread(target=lambda: found.append(store.lookup("embedding", keys_of(1, 2))[0]))
+
+        def in_two_halves(rows: Int32s, slots: Slots, values: Int32s) -> None:
+            rows[slots, : DIM // 2] = values[:, : DIM // 2]
+            reader.start()
+            reader.join(0.2)
+            scatter(rows, slots, values)
+
+        monkeypatch.setattr(applying, "scatter", in_two_halves)
+        store.apply("embedding", 1, 1, keys_of(1, 2), uniform_deltas(2))
+        reader.join(10)
+        assert (found[0] == 2).all()
 
 
 def fill(store: Store) -> None:
