@@ -65,7 +65,10 @@ class Table(ApplyingTable):
             self.pool.free(np.concatenate(doubles))
 
     def let_go(self, last: int) -> None:
-        """Forget the values of durable journal entries with labels up to `last`."""
+        """Forget the values of durable journal entries with labels up to `last`; while no flush is under way.
+
+        An entry that a flush has copied is no longer dirty, and not durable yet.
+        """
         pool = self.pool
         entries = pool.select(0, last)
         entries = entries[(pool.dirty.take(entries) == 0) & (pool.places.take(entries) != 0)]

@@ -191,9 +191,10 @@ class StoreMachine(RuleBasedStateMachine):
         if self.store.flushed is not None:
             self.kept_voids = set(self.truth.voids)
 
+    @precondition(lambda self: self.flushing is None)
     @rule(back=st.integers(0, 3))
     def let_values_go(self, back: int) -> None:
-        """What memory pressure does to old journals, from whatever epoch on."""
+        """What memory pressure does to old journals between two flushes, from whatever epoch on."""
         for table in self.store._tables.values():
             table.let_go(self.epoch - back)
 
