@@ -47,7 +47,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
     """Print the plan; with `execute`, carry it out.
 
     Raises:
-        ConfigurationError: nobody has reset anything, or the group's process runs.
+        ConfigurationError: no store is there, nobody has reset anything, or the group's process runs.
         GapError: an offset that was set is not in the log, or retention has passed the store; nothing was changed.
         StateUnavailable: no snapshot stands at or before what was set; nothing was changed.
         StoreLocked: the store runs; nothing was changed.
@@ -61,6 +61,8 @@ def run(settings: Settings, request: Request, tell: Tell) -> None:
         name = StoreGroups(cluster, region, request.replica, request.data).name(model)
         group = opened.enter_context(closing(cluster.group(name)))
         folder = request.data / folder_name(model, region)
+        if not folder.exists():  # looking into it would make it
+            raise ConfigurationError(f"there is no store in {folder}", hint="check --data and --region")
         lock = FolderLock(request.data, "ekko rewind")
         opened.callback(lock.release)
         own = lane_places(closed_state(folder), region.name)

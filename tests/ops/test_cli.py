@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ekko.ops.broker import ports
+from ekko.ops.cli import build
 
 EKKO = str(Path(sys.executable).with_name("ekko"))
 HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic", "starlette", "prometheus_client")
@@ -96,3 +98,9 @@ def test_folders_that_are_not_named_lie_in_that_of_the_settings(tmp_path: Path) 
     for words in (("broker",), ("demo", "--data", str(tmp_path / "ratings.csv"), "--columns", columns)):
         result = run(*words, EKKO_DATA=str(tmp_path / "file"))
         assert f"file/{words[0]} cannot be used as a data folder" in result.stderr
+
+
+def test_a_rollback_that_is_not_acknowledged_is_no_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ekko.ops.rollback.run", lambda *_: False)
+    assert CliRunner().invoke(build(), ["rollback", "ctr"]).exit_code == 3
+    assert CliRunner().invoke(build(), ["rollback", "ctr", "--to", "minus one"]).exit_code == 2
