@@ -1,0 +1,82 @@
+"""A trainer killed with -9 beside one that goes on and one that ends properly: only the first is called silent."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ekko.ops.broker import Broker
+from ekko.schemas.declarations import TableDeclaration
+from ekko.streams.kafka import KafkaCluster
+from tests.ops.deployment import Deployment
+from tests.streams.store_child import free_port
+
+TRAINER = """
+import sys, time
+import numpy as np
+from ekko.streams.publisher import Publisher
+
+model, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+end = time.monotonic() + seconds
+with Publisher(model, trainer=name) as publisher:
+    while time.monotonic() < end:
+        publisher.publish("embedding", np.arange(8), np.full((8, 4), 0.01))
+        time.sleep(0.2)
+"""
+
+
+@pytest.fixture
+def deployment(kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path) -> Iterator[Deployment]:
+    table = TableDeclaration("embedding", 4)
+    with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=table, regions=1) as deployment:
+        yield deployment
+
+
+@contextmanager
+def trainer(deployment: Deployment, name: str, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    arguments = [sys.executable, "-c", TRAINER, deployment.model.name, name, str(seconds)]
+    process = subprocess.Popen(arguments, env={"EKKO_BOOTSTRAP": deployment.bootstrap})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def reasons(deployment: Deployment) -> str:
+    """What `ekko status` says about the model's states."""
+    said = deployment.ekko("status", check=False).stdout
+    return " ".join(line for line in said.splitlines() if "published nothing" in line)
+
+
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+        return str(reply.read().decode())
+
+
+@pytest.mark.timeout(300)
+def test_the_one_that_was_killed_is_named(deployment: Deployment) -> None:
+    port = free_port()
+    deployment.run("monitor", "monitor", "--port", str(port))
+    with (
+        trainer(deployment, "vanishes", 600) as vanishes,
+        trainer(deployment, "goes-on", 600) as goes_on,
+        trainer(deployment, "ends", 20) as ends,
+    ):
+        assert ends.wait(60) == 0
+        assert reasons(deployment) == ""
+        vanishes.kill()
+        deployment.wait("it is named", lambda: "trainer vanishes has published nothing" in reasons(deployment), 90)
+        labels = f'{{model="{deployment.model.name}",trainer="vanishes"}}'
+        assert f"ekko_monitor_silent_trainer_seconds{labels}" in metrics(port)
+        time.sleep(10)  # the one that ended has been quiet for longer than the one that was killed
+        assert "trainer ends " not in reasons(deployment)
+        assert "trainer goes-on " not in reasons(deployment)
+        assert goes_on.poll() is None
+        deployment.ekko("trainer", "block", deployment.model.name, "vanishes")
+        deployment.wait("blocked, it is no trouble any more", lambda: reasons(deployment) == "", 60)
