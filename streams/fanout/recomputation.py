@@ -74,6 +74,7 @@ class Recomputation:
             return
         self._found.drop(self._shard.intake.voids)
         used = self._found.nbytes
+        self._found.drop_empty(self._shard.intake.epoch.epoch)  # what had all been sent would only take room
         self._shard.pending.adopt(self._found)
         self._low += self._size
         if 4 * used < self._shard.room:
