@@ -190,6 +190,17 @@ class Cluster(Protocol):
         """Release the admin connection."""
 
 
+def reading(cluster: Cluster, positions: Mapping[Partition, int]) -> Reader:
+    """A new reader of these partitions, or none at all: raises as `Reader.assign`."""
+    reader = cluster.reader()
+    try:
+        reader.assign(positions)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
 _BRIEF_MS = 5
 """Idle wait of readers that end soon: reading a short topic to its end takes 15 ms, and 115 with the default."""
 

@@ -17,7 +17,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import CHANGEABLE, ModelDeclaration, RegionDeclaration, SchemaDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, FormatError
-from ekko.streams.log import Cluster, Output, Partition, Reader, Record, read_range
+from ekko.streams.log import Cluster, Output, Partition, Reader, Record, read_range, reading
 
 PARTITION = Partition(topics.CATALOGUE, 0)
 
@@ -207,13 +207,7 @@ class Catalogue:
 
     def _connected(self, start: int = 0) -> Reader:
         if self._reader is None:
-            reader = self._cluster.reader()
-            try:
-                reader.assign({PARTITION: start})
-            except BaseException:
-                reader.close()
-                raise
-            self._reader = reader
+            self._reader = reading(self._cluster, {PARTITION: start})
         return self._reader
 
     def _read_from_the_start(self, timeout_s: float) -> Reader:

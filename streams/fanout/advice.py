@@ -13,7 +13,7 @@ from ekko.schemas.errors import EkkoError, QueueFull
 from ekko.schemas.signals import ENDED, PENDING_BYTES, PUBLISHED, REFUSED, TRAINER, TRAINERS_HEARD, Shares, Signal
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.pending import Waiting
-from ekko.streams.log import Output, Partition, Reader, Writer
+from ekko.streams.log import Output, Partition, Reader, Writer, reading
 
 
 class Advice:
@@ -63,8 +63,7 @@ class Advice:
         if self._reader is None:
             partition = Partition(topics.SHARES, 0)
             start = self._context.central.bounds([partition])[partition].low
-            self._reader = self._context.central.reader()
-            self._reader.assign({partition: start})
+            self._reader = reading(self._context.central, {partition: start})
         for record in self._reader.poll(0.0):
             with suppress(EkkoError):  # the monitor only advises: a bad record only means older shares
                 shares = self._context.catalogue.decode(record.value)

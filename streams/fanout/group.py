@@ -18,7 +18,7 @@ from ekko.streams.fanout.rejections import rejected
 from ekko.streams.fanout.shard import Batch, ShardFanout
 from ekko.streams.fanout.takeover import Takeover
 from ekko.streams.fanout.wire import WireMeter
-from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWriter
+from ekko.streams.log import Output, Partition, Reader, Record, TransactionalWriter, reading
 
 _log = logging.getLogger(__name__)
 _POLL_RECORDS = 200
@@ -101,12 +101,8 @@ class GroupFanout:
         self._writer = context.regional.transactional_writer(identity, thin_link=context.budget.limited)
         self._wire = WireMeter()
         self._shards = takeover.rebuild(numbers)
-        reader = context.central.reader()
-        try:
-            reader.assign({self._source(number): shard.intake.position for number, shard in self._shards.items()})
-        except BaseException:
-            reader.close()
-            raise
+        positions = {self._source(number): shard.intake.position for number, shard in self._shards.items()}
+        reader = reading(context.central, positions)
         self._reader, self.failure, self.halted, self._taken_s = reader, None, {}, now_s
         metrics.TAKEOVERS.labels(*self._labels).inc()
         rows = sum(shard.pending.rows for shard in self._shards.values())

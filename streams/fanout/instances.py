@@ -13,7 +13,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.errors import EkkoError, Fenced, FormatError, QueueFull
 from ekko.schemas.replicas import Member
-from ekko.streams.log import Cluster, Output, Partition, Reader, Record, Writer
+from ekko.streams.log import Cluster, Output, Partition, Reader, Record, Writer, reading
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Instances:
                 self._announce(now_s, ready=True)
             for record in self._reader.poll(0.0):
                 self._take(record)
+            self._failure = ""
         except Fenced:
             raise
         except EkkoError as error:
@@ -89,8 +90,7 @@ class Instances:
 
     def _connect(self) -> Reader:
         bounds = self._cluster.bounds([self._partition])[self._partition]
-        reader = self._cluster.reader()
-        reader.assign({self._partition: bounds.low})
+        reader = reading(self._cluster, {self._partition: bounds.low})
         self._writer = self._cluster.writer()
         return reader
 

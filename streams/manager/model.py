@@ -9,7 +9,7 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, EkkoError, Fenced, TransactionAborted
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.log import Cluster, Partition, Reader, read_all
+from ekko.streams.log import Cluster, Partition, Reader, read_all, reading
 from ekko.streams.manager.automatic import AutomaticRollback
 from ekko.streams.manager.barriers import withdrawing
 from ekko.streams.manager.handback import command_since
@@ -181,8 +181,7 @@ class ModelManager:
                 barrier = barrier_in(self._codec, self.model, record)
                 if barrier is not None:
                     self._active_s = max(self._active_s, min(barrier.written_us / 1e6, now_s))
-            self._watch = self._cluster.reader()
-            self._watch.assign({partition: position})
+            self._watch = reading(self._cluster, {partition: position})
         if any(barrier_in(self._codec, self.model, record) for record in self._watch.poll(0.0)):
             self._active_s = now_s
 

@@ -1,17 +1,22 @@
 """Several instances of a region's fan-out: they share the shard groups and take over from each other."""
 
+import math
 import time
 
 import numpy as np
 import pytest
 
+from ekko.schemas import topics
 from ekko.schemas.declarations import RegionDeclaration
-from ekko.schemas.errors import Fenced
+from ekko.schemas.errors import ConnectionFailed, Fenced
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.fanout.instances import Instances, owner
+from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition
 from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Faults
 from ekko.streams.memory.log import MemoryCluster
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
@@ -47,6 +52,45 @@ def test_all_living_instances_see_each_other_and_the_dead_are_forgotten() -> Non
     assert anna.living == {"anna", "bert"}, "not dead yet"
     stage.pass_time(1.5, anna)
     assert anna.living == {"anna"}
+
+
+class Away(Faults):
+    """A broker that can be away, or answers so many requests more."""
+
+    def __init__(self) -> None:
+        self.answers: float = math.inf
+
+    def reachable(self) -> bool:
+        self.answers -= 1
+        return self.answers >= 0
+
+
+def test_every_time_that_the_others_cannot_be_followed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    stage, away = Stage(), Away()
+    stage.cluster = MemoryCluster(stage.cluster.broker, away)
+    anna = stage.start("anna")
+    for outage in range(1, 4):
+        away.answers = 0
+        stage.pass_time(1.0, anna)
+        away.answers = math.inf
+        stage.pass_time(1.0, anna)
+        assert anna.living == {"anna"}
+        anna._disconnect()  # so that the next outage is noticed
+        assert len([record for record in caplog.records if "cannot be followed" in record.message]) == outage
+
+
+def test_shares_are_followed_though_the_broker_went_away_in_mid_connection() -> None:
+    stage, away = Stage(), Away()
+    fanout = RegionFanout(
+        MemoryCluster(stage.cluster.broker, away), stage.cluster, "east", clock=lambda: stage.now_s, instance="anna"
+    )
+    away.answers = 1  # where the topic begins is told, and no more
+    with pytest.raises(ConnectionFailed):
+        fanout._advice.step(stage.now_s, {}, ())
+    away.answers = math.inf
+    fanout._advice.step(stage.now_s, {}, ())
+    assert fanout._advice._reader is not None
+    assert fanout._advice._reader.position(Partition(topics.SHARES, 0)) == 0
 
 
 def test_one_that_leaves_is_gone_at_once() -> None:
