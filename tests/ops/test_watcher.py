@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -48,6 +48,13 @@ def await_none(mark: str) -> None:
         time.sleep(0.02)
 
 
+def await_some(mark: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not living(mark):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "output"
@@ -83,16 +90,20 @@ def test_a_command_that_does_not_exist_says_so_in_the_output(tmp_path: Path) -> 
     assert "/no/such/java" in (tmp_path / "output").read_text()
 
 
+def kill_starting_broker(data: Path, moment: Callable[[], object]) -> None:
+    """Kill the process that starts a broker at some moment after it has begun; nothing of it may be left."""
+    with subprocess.Popen([sys.executable, "-uc", START.format(data=str(data))], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"1\n"
+        moment()
+        parent.kill()
+    await_none(str(DataFolder(data).properties))
+
+
 def test_a_broker_killed_in_the_first_moments_leaves_no_java(tmp_path: Path) -> None:
-    """Thirty kills within 300 ms from the start; some hit before there is a Java, some after."""
+    """Thirty kills within 300 ms from the start, most before there is a Java on a busy machine; five just after it."""
     dice, data = random.Random(7), tmp_path / "data"
-    properties, javas = str(DataFolder(data).properties), 0
     for _ in range(30):
-        with subprocess.Popen([sys.executable, "-uc", START.format(data=str(data))], stdout=subprocess.PIPE) as parent:
-            assert parent.stdout is not None
-            assert parent.stdout.readline() == b"1\n"
-            time.sleep(dice.uniform(0.0, 0.3))
-            parent.kill()
-        javas += bool(living(properties))
-        await_none(properties)
-    assert javas >= 5
+        kill_starting_broker(data, lambda: time.sleep(dice.uniform(0.0, 0.3)))
+    for _ in range(5):
+        kill_starting_broker(data, lambda: await_some(str(DataFolder(data).properties)))
