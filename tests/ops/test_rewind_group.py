@@ -82,6 +82,9 @@ def test_a_store_whose_group_was_reset_refuses_to_start_until_it_is_rewound(
         train(deployment)
         nothing = deployment.ekko(*rewind, "--to-store", check=False)
         assert "is held by" in nothing.stderr
+        misspelt = deployment.ekko("rewind", model, "--region", region, "--data", "nosuch", "--to-group", check=False)
+        assert "there is no store in nosuch/" in misspelt.stderr
+        assert not Path("nosuch").exists()
 
         store.end()
         tool(deployment, group[0], "--reset-offsets", "--all-topics", "--to-offset", "1", "--execute")

@@ -51,6 +51,8 @@ def test_a_witness_serves_its_state_while_it_goes_on_applying(
         data, address = tmp_path / "witness", f"127.0.0.1:{free_port()}"
         deployment.ekko("restore", str(tmp_path / "out"), "--region", region, "--data", str(data))
         asked = [model, "--state", str(state), "--region", region, "--data", str(data)]
+        early = deployment.ekko("witness", model, "--state", "999999", *asked[3:], "--port", "0", check=False)
+        assert f"state 999999 of model {model} does not exist" in early.stderr
         witness = deployment.run("witness", "witness", *asked, "--port", address.rpartition(":")[2])
         expected = deployment.expected(before_epoch=state)
         assert expected != deployment.expected()
