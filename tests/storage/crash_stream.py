@@ -14,6 +14,8 @@ from ekko.storage.store import Store
 KEYS, DIM = 8_000, 4
 OPERATIONS_AN_EPOCH = 12
 STATES_KEPT = 6
+MEMORY_BYTES = 9 << 19
+"""So little that journal values are let go all the time, and as much as the rows and entries of the stream may take."""
 MODEL = ModelDeclaration("crash", 1, 1, (TableDeclaration("rows", DIM),), incarnation=1)
 
 

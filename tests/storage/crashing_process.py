@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 from ekko.storage.store import Store
-from tests.storage.crash_stream import MODEL, position_of, run, state_at
+from tests.storage.crash_stream import MEMORY_BYTES, MODEL, position_of, run, state_at
 
 
 def main(folder: Path) -> None:
-    store = Store.open(folder, MODEL, [0], region_incarnation=1, memory_bytes=1 << 22)
+    store = Store.open(folder, MODEL, [0], region_incarnation=1, memory_bytes=MEMORY_BYTES)
     position = position_of(store.state)
     say(f"open {position}")
     while True:

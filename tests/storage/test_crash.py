@@ -11,7 +11,7 @@ import pytest
 
 from ekko.storage.disk.checking import check_folder
 from ekko.storage.store import Store
-from tests.storage.crash_stream import MODEL, Reference, epoch_of, position_of
+from tests.storage.crash_stream import MEMORY_BYTES, MODEL, Reference, epoch_of, position_of
 
 
 def kill_once(folder: Path, flushes: int, seconds: float) -> str:
@@ -21,16 +21,18 @@ def kill_once(folder: Path, flushes: int, seconds: float) -> str:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("open")
         while flushes:
-            flushes -= process.stdout.readline() == "flushing\n"
+            said = process.stdout.readline()
+            assert said, "it ended by itself"
+            flushes -= said == "flushing\n"
         time.sleep(seconds)
         process.kill()
-        said = process.stdout.read().split("\n")
-    return said[-2] if len(said) > 1 else "flushing"
+        last = process.stdout.read().split("\n")
+    return last[-2] if len(last) > 1 else "flushing"
 
 
 def compare(folder: Path, reference: Reference) -> int:
     """Reopen and compare every state there is; the position reached."""
-    store = Store.open(folder, MODEL, [0], region_incarnation=1, memory_bytes=1 << 22)
+    store = Store.open(folder, MODEL, [0], region_incarnation=1, memory_bytes=MEMORY_BYTES)
     reference.advance(position_of(store.state))
     assert store.checksum("rows") == reference.checksum()
     for state in range(store.bound, epoch_of(reference.position) + 3):  # all there are, and two to come
