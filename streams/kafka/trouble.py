@@ -28,11 +28,12 @@ NO_ANSWER = frozenset(
 ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 REFUSED = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD})
-FOR_GOOD = frozenset(
-    {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
-    | {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+NO_RIGHT = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
     | {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 )
+"""The broker's own answer to a request, which it has not carried out."""
+FOR_GOOD = NO_RIGHT | {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
 """Failures that no retry mends: they are raised, not only logged."""
 SLICE_S = 0.25
 """A long wait is cut into these, so that such a failure ends it at once and not at its time-out."""

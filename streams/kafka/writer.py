@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ekko.schemas.errors import ConnectionFailed, EkkoError, PublishUncertain, Purged, QueueFull
 from ekko.streams.kafka.said import log
 from ekko.streams.kafka.trouble import (
-    FOR_GOOD,
     MISSING,
+    NO_RIGHT,
     PURGED,
     REFUSED,
     ClientErrors,
@@ -61,10 +61,13 @@ class KafkaWriter:
             return too_large(output, error)
         if error.code() in MISSING:
             return topic_missing(output.partition)
-        if error.code() in FOR_GOOD or self._errors.fatal is not None:
+        if error.code() in NO_RIGHT:
             return self._errors.connection_failed(f"writing to {output.partition.topic}", error)
+        # Also if we are not let in any more: the block may have been sent, and its answer lost, when we still were.
+        refused = "" if self._errors.fatal is None else f" ({self._errors.fatal.str()})"
         return PublishUncertain(
-            f"delivery to {output.partition.topic}[{output.partition.number}] has an unknown fate: {error.str()}",
+            f"delivery to {output.partition.topic}[{output.partition.number}] has an unknown fate: "
+            f"{error.str()}{refused}",
             hint="read the log back before publishing these deltas again",
         )
 
