@@ -2,10 +2,10 @@
 
 from collections import deque
 from math import isfinite
-from statistics import median
 from typing import Protocol
 
 from ekko.streams.health.buckets import Bucket, Total
+from ekko.streams.health.usual import HOLD_BUCKETS, Usual
 
 GRADIENTS = "gradient_norm"
 
@@ -61,25 +61,26 @@ class Jump:
     Args:
         factor: how many times.
         history, min_history: buckets that make the median, and below which nothing is said.
+        hold: see `Usual`.
     """
 
     grave = True
 
-    def __init__(self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 5) -> None:
-        self._metric, self._factor, self._min_history = metric, factor, min_history
-        self._usual: deque[float] = deque(maxlen=history)
+    def __init__(
+        self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 5, hold: int = HOLD_BUCKETS
+    ) -> None:
+        self._metric = metric
+        self._usual = Usual(factor=factor, history=history, min_history=min_history, hold=hold)
 
     def update(self, bucket: Bucket) -> str | None:
-        """See `Detector.update`; buckets that jump do not become part of what is usual."""
+        """See `Detector.update`."""
         total = bucket.total(self._metric)
         if not total.count:
             return None
         if not isfinite(total.mean):
             return f"{self._metric} is {total.mean}"
-        if len(self._usual) >= self._min_history and total.mean > self._factor * median(self._usual):
-            return f"{self._metric} is {total.mean:.4g}, usually {median(self._usual):.4g}"
-        self._usual.append(total.mean)
-        return None
+        usual = self._usual.exceeded(total.mean)
+        return None if usual is None else f"{self._metric} is {total.mean:.4g}, usually {usual:.4g}"
 
 
 class Occurs:
@@ -120,18 +121,18 @@ class Share:
 
 
 class Rate:
-    """There are many times more observations of a metric a bucket than usual."""
+    """There are many times more observations of a metric a bucket than usual; see `Jump`."""
 
     grave = False
 
-    def __init__(self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 10) -> None:
-        self._metric, self._factor, self._min_history = metric, factor, min_history
-        self._usual: deque[float] = deque(maxlen=history)
+    def __init__(
+        self, metric: str, *, factor: float = 10.0, history: int = 60, min_history: int = 10, hold: int = HOLD_BUCKETS
+    ) -> None:
+        self._metric = metric
+        self._usual = Usual(factor=factor, history=history, min_history=min_history, hold=hold)
 
     def update(self, bucket: Bucket) -> str | None:
-        """See `Detector.update`."""
+        """See `Detector.update`; a beginning is no alarm."""
         count = bucket.total(self._metric).count
-        if len(self._usual) >= self._min_history and count > self._factor * median(self._usual) > 0:
-            return f"{count:.0f} observations of {self._metric}, usually {median(self._usual):.0f}"
-        self._usual.append(count)
-        return None
+        usual = self._usual.exceeded(count)
+        return f"{count:.0f} observations of {self._metric}, usually {usual:.0f}" if usual else None

@@ -5,6 +5,7 @@ from math import isfinite
 from river.drift import PageHinkley
 
 from ekko.streams.health.buckets import Bucket
+from ekko.streams.health.usual import HOLD_BUCKETS
 
 
 class Drift:
@@ -23,7 +24,13 @@ class Drift:
     grave = True
 
     def __init__(
-        self, metric: str, *, tolerance: float = 0.05, threshold: float = 0.5, min_buckets: int = 15, hold: int = 60
+        self,
+        metric: str,
+        *,
+        tolerance: float = 0.05,
+        threshold: float = 0.5,
+        min_buckets: int = 15,
+        hold: int = HOLD_BUCKETS,
     ) -> None:
         self._metric, self._tolerance, self._hold = metric, tolerance, hold
         self._test = PageHinkley(min_instances=min_buckets, delta=tolerance, threshold=threshold, mode="up")

@@ -1,6 +1,6 @@
 """Detectors, hysteresis, proposals: on seeded streams of buckets, good and bad."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from ekko.streams.health.buckets import Bucket, Total
 from ekko.streams.health.detectors import Detector, GuardBand, Jump, Rate
 from ekko.streams.health.drift import Drift
 from ekko.streams.health.proposals import from_signal, to_signal
+from ekko.streams.health.standard import standard_detectors
 from ekko.streams.health.verdict import Health, Hysteresis, Judgement
 
 LOSS = "log_loss"
@@ -91,6 +92,61 @@ def test_rates_make_suspect_only() -> None:
     many = Bucket(6, {("gradient_norm", "live"): Total(1, 5_000)})
     assert rate.update(many) == "5000 observations of gradient_norm, usually 100"
     assert not rate.grave
+
+
+def rates(counts: Iterable[float]) -> list[Bucket]:
+    return [Bucket(second, {("gradient_norm", "live"): Total(count, count)}) for second, count in enumerate(counts)]
+
+
+def norms(means: Iterable[float]) -> list[Bucket]:
+    return [bucket(second, gradient_norm=mean) for second, mean in enumerate(means)]
+
+
+@pytest.mark.parametrize(("kind", "buckets"), [(Jump, norms), (Rate, rates)])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_level_that_changed_for_good_is_told_at_once_and_in_time_becomes_usual(
+    kind: type[Jump | Rate], buckets: Callable[[Iterable[float]], list[Bucket]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    changed, hold = int(rng.integers(12, 200)), int(rng.integers(1, 100))
+    first = 10 ** rng.uniform(1, 3)
+    second, third = first * rng.uniform(15, 1_000), first * 10_000_000
+    levels = noisy(seed, first, changed, first / 20) + noisy(seed, second, 300, second / 20) + [third]
+    detector = kind("gradient_norm", hold=hold)
+    told = [each.start_s for each in buckets(levels) if detector.update(each) is not None]
+    assert told == [*range(changed, changed + hold), changed + 300], "as long as it holds, and the next jump at once"
+
+
+@pytest.mark.parametrize("kind", [Jump, Rate])
+@pytest.mark.parametrize(("pattern", "alarms"), [("x.x", 40), ("x..", 200)])
+def test_a_level_becomes_usual_that_most_buckets_have(kind: type[Jump | Rate], pattern: str, alarms: int) -> None:
+    """A trainer that is faster now, and pauses now and then; and one that has outbursts, which stay an alarm."""
+    levels = [100.0] * 60 + [{"x": 5_000.0, ".": 100.0}[mark] for mark in pattern * 200]
+    detector = kind("gradient_norm", hold=40)
+    buckets = norms(levels) if kind is Jump else rates(levels)
+    assert sum(detector.update(each) is not None for each in buckets) == alarms
+
+
+def test_what_is_no_number_never_becomes_usual() -> None:
+    jump = Jump("gradient_norm", hold=3)
+    assert all(jump.update(each) for each in norms([float("inf")] * 50))
+
+
+def test_larger_steps_for_good_are_rolled_back_no_more_than_twice() -> None:
+    """And then later states become healthy again."""
+    health = Health(standard_detectors())
+    said = [health.update(each) for each in norms([1.0] * 100 + [20.0] * 400)]
+    assert len({one.since_s for one in said if one.verdict is Verdict.CORRUPT}) <= 2
+    assert said[102].verdict is Verdict.CORRUPT, "as soon as ever"
+    assert {one.verdict for one in said[170:]} == {Verdict.HEALTHY}
+
+
+def test_a_faster_trainer_makes_suspect_for_a_minute() -> None:
+    health = Health(standard_detectors())
+    said = [health.update(each).verdict for each in rates([100.0] * 100 + [2_000.0] * 400)]
+    assert said[100] is Verdict.SUSPECT
+    assert set(said[170:]) == {Verdict.HEALTHY}
+    assert Verdict.CORRUPT not in said
 
 
 class Script:
