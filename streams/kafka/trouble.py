@@ -34,7 +34,7 @@ NO_RIGHT = frozenset(
 )
 """The broker's own answer to a request, which it has not carried out."""
 FOR_GOOD = NO_RIGHT | {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
-"""Failures that no retry mends: they are raised, not only logged."""
+"""Failures that waiting does not mend: they are raised, not only logged."""
 SLICE_S = 0.25
 """A long wait is cut into these, so that such a failure ends it at once and not at its time-out."""
 
@@ -49,6 +49,9 @@ class Reports:
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
+        """The last failure of those `FOR_GOOD`, until somebody is told of it. A client connects again all the same, and
+        reports anew within about a second (measured) what is still so: a broker may refuse for a while only, as when it
+        is back and has not loaded its users yet."""
 
     def __call__(self, error: KafkaError) -> None:
         """Take one report."""
@@ -69,7 +72,7 @@ class ClientErrors:
 
     @property
     def fatal(self) -> KafkaError | None:
-        """The reported failure that no retry mends, if any."""
+        """The reported failure that no waiting mends and that nobody was told of, if any."""
         return self.reports.fatal
 
     def _serve(self) -> None:
@@ -79,16 +82,17 @@ class ClientErrors:
             self.reports(error.args[0])
 
     def no_use_waiting(self, deadline: float) -> bool:
-        """Whether to stop waiting: `deadline` (monotonic seconds) has passed, or no retry mends what is reported."""
+        """Whether to stop waiting: `deadline` (monotonic seconds) has passed, or it does not mend what is reported."""
         self._serve()
         return self.fatal is not None or time.monotonic() > deadline
 
     def connection_failed(self, doing: str, error: KafkaError | None = None) -> ConnectionFailed:
-        """The error to raise when `doing` did not work."""
+        """The error to raise when `doing` did not work; who is told it may ask again."""
         self._serve()
         # A bare 'no answer' says less than what was reported on the side; any other answer is the reason itself.
         bare = error is None or error.code() in NO_ANSWER
         reason = self.fatal or (self.reports.last if bare else None) or error
+        self.reports.fatal = None
         detail = reason.str() if reason is not None else "no answer"
         return ConnectionFailed(
             f"{doing} failed at {self._bootstrap}: {detail}",

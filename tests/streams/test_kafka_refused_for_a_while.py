@@ -1,7 +1,7 @@
 """A cluster that was let in and is refused later: what that says of blocks on their way, and that it may pass."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,30 @@ def fate_of_one(writer: Writer) -> Exception | None:
     return fates[0]
 
 
+def told(call: Callable[[], object]) -> None:
+    """The call, made again and again, tells that the password is refused."""
+
+    def again() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            call()
+
+    with pytest.raises(ConnectionFailed, match=r"(?i)authentication"):
+        again()
+
+
+def goes_on(call: Callable[[], object]) -> None:
+    """The call, made again and again, soon raises no more."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            if call():
+                return
+        except ConnectionFailed:
+            assert time.monotonic() < deadline
+        assert time.monotonic() < deadline
+
+
 def test_what_timed_out_while_the_password_was_refused_may_be_in_the_log(let_in: KafkaCluster, tmp_path: Path) -> None:
     """It may have been sent, and its answer lost, before the connection was: librdkafka does not tell."""
     writer = let_in.writer()
@@ -60,4 +84,23 @@ def test_what_timed_out_while_the_password_was_refused_may_be_in_the_log(let_in:
         assert "authentication" in error.message.lower(), "the reason is named"
         with pytest.raises(ConnectionFailed, match=r"(?i)authentication"):
             writer.send(Output(PARTITION, b"y"))
+    writer.close()
+
+
+def test_a_refusal_that_passes_is_told_once_and_then_all_goes_on(let_in: KafkaCluster, tmp_path: Path) -> None:
+    """As of SASL users that a broker has not loaded yet when it is back."""
+    calls: list[Callable[[], object]]
+    with broker_of(tmp_path, "right"):
+        reader, writer = let_in.reader(), let_in.writer()
+        reader.assign({PARTITION: 0})
+        calls = [lambda: fate_of_one(writer) is None, lambda: reader.poll(0.1), lambda: let_in.bounds([PARTITION])]
+        for call in calls:
+            goes_on(call)
+    with broker_of(tmp_path, "other"):
+        for call in calls:
+            told(call)
+    with broker_of(tmp_path, "right"):
+        for call in calls:
+            goes_on(call)
+    reader.close()
     writer.close()
