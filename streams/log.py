@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ekko.schemas.errors import TopicMissing
+from ekko.schemas.errors import ConnectionFailed, TopicMissing
 
 if TYPE_CHECKING:
     from ekko.streams.groups import Group
@@ -210,7 +210,7 @@ def read_range(cluster: Cluster, starts: Mapping[Partition, int], *, timeout_s: 
 
     Raises:
         GapError: a start is below what the log still holds.
-        TimeoutError: the ends were not reached in time.
+        ConnectionFailed: the ends were not reached in time.
     """
     ends = {partition: bounds.end for partition, bounds in cluster.bounds(starts).items()}
     waiting = {partition for partition, end in ends.items() if starts[partition] < end}
@@ -221,7 +221,11 @@ def read_range(cluster: Cluster, starts: Mapping[Partition, int], *, timeout_s: 
         reader.assign({partition: starts[partition] for partition in waiting})
         while waiting:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{sorted(waiting)} not read to {ends} within {timeout_s} s")
+                left = (f"{p.topic}[{p.number}] (at {reader.position(p)} of {ends[p]})" for p in sorted(waiting))
+                raise ConnectionFailed(
+                    f"{', '.join(left)} not read to the end within {timeout_s:g} s",
+                    hint="the brokers are slow or away: try again; `ekko doctor` looks at them",
+                )
             records.extend(record for record in reader.poll(0.01) if record.offset < ends[record.partition])
             # The test is position >= end, never "saw offset end - 1": the last offset may be a transaction marker.
             waiting = {partition for partition in waiting if reader.position(partition) < ends[partition]}

@@ -74,7 +74,7 @@ class SignalTail:
 
         Raises:
             TopicMissing: a model has no signals topic.
-            ConnectionFailed, TimeoutError: the cluster does not answer.
+            ConnectionFailed: the cluster does not answer.
         """
         partitions = {Partition(topics.signals(model), 0): model for model in models}
         bounds = self._cluster.bounds(partitions)

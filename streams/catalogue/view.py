@@ -213,10 +213,7 @@ class Catalogue:
     def _read_from_the_start(self, timeout_s: float) -> Reader:
         """Take what is there with a reader made for that, and read on behind it with one made for waiting."""
         end = self._cluster.bounds([PARTITION])[PARTITION].end
-        try:
-            self._unread.extend(read_range(self._cluster, {PARTITION: 0}, timeout_s=timeout_s))
-        except TimeoutError as error:
-            raise ConnectionFailed(str(error), hint="check that the broker answers") from error
+        self._unread.extend(read_range(self._cluster, {PARTITION: 0}, timeout_s=timeout_s))
         return self._connected(end)
 
     def _read_until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:

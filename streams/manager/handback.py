@@ -17,7 +17,7 @@ def command_since(cluster: Cluster, codec: Decoder, model: ModelDeclaration, kno
     finds no command after the barrier that it knows, and stands by.
 
     Raises:
-        EkkoError, TimeoutError: the topics cannot be read.
+        EkkoError: the topics cannot be read.
     """
     newest = read_control(cluster, codec, model)
     if newest is None or newest.epoch <= known.epoch:

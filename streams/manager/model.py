@@ -199,7 +199,7 @@ class ModelManager:
     def _command_since(self, known: Barrier) -> AuditEntry | None:
         try:
             return command_since(self._cluster, self._codec, self.model, known)
-        except (EkkoError, TimeoutError) as error:
+        except EkkoError as error:
             _log.warning("model %s: who took over is not known: %s", self.model.name, error)
             return None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, Fenced, PublishUncertain, TransactionAborted
-from ekko.streams.log import Output, Partition, TopicSpec, read_all
+from ekko.streams.log import Output, Partition, TopicSpec, read_all, read_range
 from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S, MemoryBroker, PartitionLog
 from ekko.streams.memory.faults import Fate, Faults
 from ekko.streams.memory.log import DELIVERY_TIMEOUT_S, MemoryCluster
@@ -163,3 +163,12 @@ def test_a_reader_may_lag_and_waiting_helps() -> None:
     assert reader.poll(0.6) == []
     assert reader.poll(0.6) == []
     assert [record.value for record in reader.poll(0.6)] == [b"b", b"c"]
+
+
+def test_a_range_that_is_not_read_to_its_end_in_time_is_a_connection_that_failed() -> None:
+    """So that whoever meets with it tries again, as with every other outage."""
+    world = World()
+    world.healthy.transactional_writer("w").transact(outputs(b"x"))
+    world.faults.interrupt = lambda moment: setattr(world.faults, "up", moment != "poll")  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailed, match=r"t\[0\] \(at 0 of \d+\).* within 0\.05 s"):
+        read_range(world.cluster, {HOME: 0}, timeout_s=0.05)
