@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
-from ekko.schemas.errors import EkkoError, FormatError, FormatTooNew, QueueFull
+from ekko.schemas.errors import FormatError, FormatTooNew
 from ekko.schemas.replicas import Member, Undone
 from ekko.streams.log import Cluster, Output, Partition
+from ekko.streams.replica.outlet import Outlet
 
 _log = logging.getLogger("ekko.store")
 
@@ -38,7 +39,7 @@ class Membership:
         self._myself = myself
         self._codec = Codec()
         self._heard: dict[str, Member] = {}
-        self._writer = cluster.writer()
+        self._outlet = Outlet(cluster, "announcements")
         self._reader = cluster.reader()
         self._reader.assign({self._partition: cluster.bounds([self._partition])[self._partition].low})
         self._former: tuple[Undone, ...] = ()
@@ -54,11 +55,13 @@ class Membership:
         self._heard = {**self._heard, member.replica: member}
         if self._alone:
             return
-        try:
-            self._writer.send(Output(self._partition, encode(member), member.replica.encode()))
-            self._writer.poll()
-        except QueueFull:
-            _log.warning("an announcement is left out: the broker takes none")
+        self._outlet.send(Output(self._partition, encode(member), member.replica.encode()))
+        self._outlet.poll()
+
+    @property
+    def trouble(self) -> str:
+        """See `Outlet.trouble`."""
+        return self._outlet.trouble
 
     def listen(self) -> None:
         """Take what others have told since."""
@@ -90,13 +93,9 @@ class Membership:
 
     def leave(self) -> None:
         """Tell that this replica goes, and release the connections."""
-        try:
-            if not self._alone:
-                self._writer.send(Output(self._partition, None, self._myself.replica.encode()))
-                self._writer.flush(_LEAVE_TIMEOUT_S)
-        except EkkoError as error:
-            _log.warning("leaving without a word: %s", error)
-        self._writer.close()
+        if not self._alone:
+            self._outlet.send(Output(self._partition, None, self._myself.replica.encode()))
+        self._outlet.close(_LEAVE_TIMEOUT_S)
         self._reader.close()
 
 

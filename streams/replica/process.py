@@ -148,6 +148,7 @@ class StoreProcess:
         self._check_threads()
         rival = self._membership.rival
         remarks = [f"{rival} announces itself under the name of this replica"] if rival else []
+        remarks += [trouble for trouble in (self._membership.trouble, self._signals.trouble) if trouble]
         self._health.update(self.runners, [*remarks, *self._unserved.values()], self._signals.dropped)
         if changed or time.monotonic() - self._announced_s >= _ANNOUNCE_S:
             self._announce()

@@ -1,18 +1,18 @@
 """Signals on their way to the models' topics: from this process and from serving processes that have no Kafka."""
 
-import logging
 import queue
 
 from ekko.schemas import topics
 from ekko.schemas.codec import encode
-from ekko.schemas.errors import EkkoError, QueueFull
+from ekko.schemas.errors import QueueFull
 from ekko.schemas.signals import Signal
 from ekko.streams.log import Cluster, Output, Partition
-
-_log = logging.getLogger("ekko.store")
+from ekko.streams.replica.outlet import Outlet
 
 _WAITING = 10_000
 """Signals are aggregates, a few a second; more than this waiting means that the central cluster is away."""
+
+_CLOSE_TIMEOUT_S = 1.0
 
 
 class SignalRelay:
@@ -23,10 +23,18 @@ class SignalRelay:
     """
 
     def __init__(self, central: Cluster) -> None:
-        self._writer = central.writer()
+        self._outlet = Outlet(central, "signals")
         self._waiting: queue.Queue[Signal] = queue.Queue(_WAITING)
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
         """Signals that were accepted and could not be delivered."""
+        return self._outlet.lost
+
+    @property
+    def trouble(self) -> str:
+        """See `Outlet.trouble`."""
+        return self._outlet.trouble
 
     def put(self, signal: Signal) -> None:
         """Accept a signal, from any thread; raises QueueFull."""
@@ -37,23 +45,13 @@ class SignalRelay:
 
     def pass_on(self) -> None:
         """Send what waits. Called by one thread, often."""
-        try:
-            while True:
-                signal = self._waiting.get_nowait()
-                partition = Partition(topics.signals(signal.model), 0)
-                self._writer.send(Output(partition, encode(signal)), self._delivered)
-        except queue.Empty:
-            pass
-        except EkkoError as error:
-            self._delivered(None, error)
-        self._writer.poll()
-
-    def _delivered(self, _offset: int | None, error: Exception | None) -> None:
-        if error is not None:
-            self.dropped += 1
-            _log.debug("a signal was dropped: %s", error)
+        sent = True
+        while sent and not self._waiting.empty():
+            signal = self._waiting.get_nowait()
+            sent = self._outlet.send(Output(Partition(topics.signals(signal.model), 0), encode(signal)))
+        self._outlet.poll()
 
     def close(self) -> None:
         """Send what waits, where that takes no more than a second, and release the connection."""
         self.pass_on()
-        self._writer.close()
+        self._outlet.close(_CLOSE_TIMEOUT_S)
