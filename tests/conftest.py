@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 
+import hypothesis
 import pytest
 
 from ekko.ops.broker import Broker
@@ -20,6 +21,10 @@ from ekko.streams.catalogue.declaring import delete_model, delete_region
 from ekko.streams.kafka import KafkaCluster
 
 _number = itertools.count()
+
+# How long an example takes says how busy the machine is, not whether a property holds.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

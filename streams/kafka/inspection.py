@@ -1,5 +1,6 @@
 """What only an examination of a cluster asks for: brokers as they advertise themselves, settings, rights, groups."""
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,8 @@ from ekko.streams.kafka.trouble import ClientErrors
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+_PAUSE_S = 0.2
 
 _Result = TypeVar("_Result")
 
@@ -33,13 +36,17 @@ class KafkaInspection:
     def __init__(self, bootstrap: str, settings: Mapping[str, str], *, timeout_s: float = 10.0) -> None:
         self._errors = ClientErrors(bootstrap)
         self._timeout_s = timeout_s
+        own = {"bootstrap.servers": bootstrap, "error_cb": self._errors.reports, "allow.auto.create.topics": False}
+        self._configuration: dict[str, Any] = {**settings, **own}
+        self._admin = self._client()
+
+    def _client(self) -> AdminClient:
         try:
-            own = {"bootstrap.servers": bootstrap, "error_cb": self._errors.reports, "allow.auto.create.topics": False}
-            configuration: dict[str, Any] = {**settings, **own}
-            self._admin = AdminClient(configuration, logger=log)
+            client = AdminClient(self._configuration, logger=log)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings are refused: {error.args[0].str()}") from error
-        self._errors.serve = self._admin.poll
+        self._errors.serve = client.poll
+        return client
 
     def brokers(self) -> dict[int, tuple[str, int]]:
         """Host and port that each broker advertises on the listener that the bootstrap address leads to.
@@ -47,11 +54,19 @@ class KafkaInspection:
         Raises:
             ConnectionFailed: nobody answers at the bootstrap address, or it does not let us in.
         """
-        try:
-            metadata = self._admin.list_topics(timeout=self._timeout_s)
-        except KafkaException as error:
-            raise self._errors.connection_failed("asking for the brokers", error.args[0]) from error
-        return {number: (str(broker.host), broker.port) for number, broker in sorted(metadata.brokers.items())}
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                metadata = self._admin.list_topics(timeout=max(0.0, deadline - time.monotonic()))
+            except KafkaException as error:
+                # A client that has just learnt of an advertised address leaves the bootstrap address for it, whether
+                # it leads anywhere or not, and what it had asked is lost: a new client asks there again.
+                if self._errors.no_use_waiting(deadline - _PAUSE_S):
+                    raise self._errors.connection_failed("asking for the brokers", error.args[0]) from error
+                time.sleep(_PAUSE_S)
+                self._admin = self._client()
+            else:
+                return {number: (str(broker.host), broker.port) for number, broker in sorted(metadata.brokers.items())}
 
     def replicas(self) -> dict[str, tuple[int, int]]:
         """Of each topic the fewest copies of a partition, and the fewest that are in sync; raises as `brokers`."""
