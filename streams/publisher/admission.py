@@ -1,7 +1,7 @@
 """Admission of keys, as Monolith filters features: a key is published only from its n-th touch on.
 
-A touch is a call of `publish` that changes the key's row; n is the table's `admission`. Most keys of a stream come once
-or twice and never again: they would cost every store a row each, and teach nobody anything.
+A touch is a call of `publish` that changes the key's row and does not fail; n is the table's `admission`. Most keys of
+a stream come once or twice and never again: they would cost every store a row each, and teach nobody anything.
 
 Touches are counted in a count-min sketch with conservative update (Estan and Varghese, SIGCOMM '02) of four hashes, one
 byte a cell. It never counts too few, so what is admitted stays so. It may count too many: of a key never seen before
@@ -13,7 +13,7 @@ forgotten. Admitted keys are kept for ever, so a sketch is good for one admitted
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -47,23 +47,35 @@ class TouchCounts:
         width = 1 << ((size_bytes // _HASHES).bit_length() - 1)
         return cls(np.zeros((_HASHES, width), np.uint8))
 
-    def touch(self, keys: UInt64s, needed: int) -> tuple[Flags, Flags]:
-        """Count a touch of each key (distinct); which have had `needed` touches now, and which of them just now."""
-        places = self._places(keys)
-        counts = np.minimum.reduce([row.take(at) for row, at in zip(self.cells, places, strict=True)])
+    def look(self, keys: UInt64s, needed: int) -> tuple[Flags, Flags]:
+        """Which keys (distinct) have had `needed` touches with one more, and which of them just now."""
+        counts = self._counts(self._places(keys))
         admitted = counts == _ADMITTED
-        waiting = np.flatnonzero(~admitted)
-        just_now = np.zeros(len(keys), np.bool_)
-        if waiting.size:
-            after = counts[waiting].astype(np.int64) + 1
-            just_now[waiting] = after >= needed
-            after[after >= needed] = _ADMITTED
-            for row, at in zip(self.cells, places, strict=True):
-                np.maximum.at(row, at[waiting], after.astype(np.uint8))
-            self._used += int(np.count_nonzero(counts == 0))
-            if self._used > self._limit:
-                self._forget()
+        just_now = ~admitted & (counts.astype(np.int64) + 1 >= needed)
         return admitted | just_now, just_now
+
+    def count(self, keys: UInt64s, let_in: Flags, needed: int) -> None:
+        """Count a touch of each key (distinct); those that were `let_in` by it are admitted from now on.
+
+        Of other threads' touches since `look` none lets a key in that was left out here: its row is not created yet.
+        """
+        places = self._places(keys)
+        counts = self._counts(places)
+        waiting = np.flatnonzero(counts != _ADMITTED)
+        if not waiting.size:
+            return
+        after = np.where(let_in[waiting], _ADMITTED, np.minimum(counts[waiting].astype(np.int64) + 1, needed - 1))
+        for row, at in zip(self.cells, places, strict=True):
+            np.maximum.at(row, at[waiting], after.astype(np.uint8))
+        self._used += int(np.count_nonzero(counts == 0))
+        if self._used > self._limit:
+            self._forget()
+
+    def _counts(self, places: list[UInt64s]) -> npt.NDArray[np.uint8]:
+        counts: npt.NDArray[np.uint8] = np.minimum.reduce(
+            [row.take(at) for row, at in zip(self.cells, places, strict=True)]
+        )
+        return counts
 
     def _places(self, keys: UInt64s) -> list[UInt64s]:
         """Cells of the keys in each row: double hashing (Kirsch and Mitzenmacher, ESA '06)."""
@@ -83,6 +95,20 @@ class TouchCounts:
         self._limit = max(width // 2, self._used + width // 8)
 
 
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """Of one call of `publish`, to be counted once it has succeeded.
+
+    Attributes:
+        rows: all that are touched. let_in: those to be published; a row let in just now is flagged created.
+        admitted: bool [rows], which are let in; None: the table lets every key in.
+    """
+
+    rows: ShardedRows
+    let_in: ShardedRows
+    admitted: Flags | None
+
+
 class Admission:
     """Counts touches for the tables of one model that declare `admission`. Threads may share it.
 
@@ -100,25 +126,36 @@ class Admission:
         self._tables = dict(tables or {})
         self._lock = threading.Lock()
 
-    def let_in(self, rows: ShardedRows) -> ShardedRows:
-        """Those of the rows whose keys have been touched often enough; a row let in just now is flagged created."""
+    def look(self, rows: ShardedRows) -> Touches:
+        """Which of the rows have been touched often enough, with this touch; nothing is counted yet."""
         needed = rows.table.admission
         if needed == 1 or not len(rows.keys):
-            return rows
+            return Touches(rows, rows, None)
         with self._lock:
-            counts = self._tables.get(rows.table.name)
-            if counts is None:
-                counts = self._tables[rows.table.name] = TouchCounts.empty(self._size_bytes)
-            admitted, just_now = counts.touch(rows.keys, needed)
+            admitted, just_now = self._of(rows).look(rows.keys, needed)
         created = just_now if rows.created is None else rows.created | just_now
         before = np.concatenate(([0], np.cumsum(admitted)))
-        return replace(
+        let_in = replace(
             rows,
             keys=rows.keys[admitted],
             deltas=rows.deltas[admitted],
             created=created[admitted],
             starts=before[rows.starts],
         )
+        return Touches(rows, let_in, admitted)
+
+    def count(self, touches: Touches) -> None:
+        """The rows let in are published: count. What failed is no touch, for it will be published again."""
+        if touches.admitted is not None:
+            rows = touches.rows
+            with self._lock:
+                self._of(rows).count(rows.keys, touches.admitted, rows.table.admission)
+
+    def _of(self, rows: ShardedRows) -> TouchCounts:
+        counts = self._tables.get(rows.table.name)
+        if counts is None:
+            counts = self._tables[rows.table.name] = TouchCounts.empty(self._size_bytes)
+        return counts
 
     def save(self, path: Path) -> None:
         """Write the counts to a file, which is replaced at once or not at all."""

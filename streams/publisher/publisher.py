@@ -189,10 +189,12 @@ class Publisher:
             template = replace(template, trainer_position=position, published_us=entered_us)
             batches.check_position(position)
             rows = self._quantised(batches.check_batch(declaration, keys, deltas, created))
-            let_in = self._admission.let_in(rows)
-            blocks = self._blocks(let_in, template)
-            receipt = PublishReceipt(len(let_in.keys), len(blocks), len(rows.keys) - len(let_in.keys))
+            touches = self._admission.look(rows)
+            blocks = self._blocks(touches.let_in, template)
+            let_in = len(touches.let_in.keys)
+            receipt = PublishReceipt(let_in, len(blocks), len(rows.keys) - let_in)
             self._send(blocks, generation, entered_s, timeout_s)
+            self._admission.count(touches)
         except EkkoError as error:
             REFUSED.labels(self._model.declaration.name, type(error).__name__).inc()
             if isinstance(error, OutOfRange):

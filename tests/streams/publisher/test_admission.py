@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
-from ekko.schemas.errors import ConfigurationError
+from ekko.schemas.errors import ConfigurationError, PublishUncertain
 from ekko.schemas.hashing import UInt64s
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.memory.broker import MemoryBroker
+from ekko.streams.memory.faults import Fate
 from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.publisher import Admission, Publisher
 from ekko.streams.publisher.admission import TouchCounts
+from ekko.streams.publisher.batches import Flags
 from tests.simulation.truth import Truth
+from tests.streams.publisher.source_log import Uncertain
 
 TABLE = TableDeclaration("embedding", 3, admission=3)
 MODEL = ModelDeclaration("ctr", shards=3, tables=(TABLE, TableDeclaration("bias", 1)))
@@ -60,6 +63,31 @@ def test_a_key_is_published_from_its_third_touch_on_and_created_then(broker: Mem
     assert published(broker) == {1: [True, False], 2: [True], 7: [False]}
 
 
+def test_a_publish_that_fails_is_no_touch(broker: MemoryBroker) -> None:
+    """Else its repetition is the next one, and the row that it lets in is not flagged as created any more."""
+    faults = Uncertain()
+    with Publisher("ctr", cluster=MemoryCluster(broker, faults), trainer="t") as publisher:
+        for expected in ((0, 1), (0, 1), (1, 0)):
+            faults.fates = [Fate.REFUSED]
+            publisher.publish("bias", [7], [[1.0]])
+            with pytest.raises(PublishUncertain):
+                publisher.publish("embedding", [1], [[1.0, 1.0, 1.0]])
+            assert touch(publisher, 1) == expected
+    assert published(broker)[1] == [True]
+
+
+def test_touches_at_the_same_time_let_a_key_in_with_the_next_one() -> None:
+    """Two threads' first touches of two: neither could know of the other, and the row is still to be created."""
+    counts, key = TouchCounts.empty(1 << 12), np.array([7], np.uint64)
+    let_in, _ = counts.look(key, 2)
+    again, _ = counts.look(key, 2)
+    counts.count(key, let_in, 2)
+    counts.count(key, again, 2)
+    assert not let_in.any()
+    assert not again.any()
+    assert [flags.tolist() for flags in counts.look(key, 2)] == [[True], [True]]
+
+
 def test_positions_are_in_the_log_whoever_is_let_in(broker: MemoryBroker) -> None:
     with Publisher("ctr", cluster=MemoryCluster(broker), transactional_id="t") as publisher:
         receipt = publisher.publish("embedding", [1], [[1.0, 1.0, 1.0]], position=b"one")
@@ -94,6 +122,13 @@ def test_a_declaration_that_changes_counts_at_once_and_what_is_admitted_stays_so
         assert touch(publisher, 1, 2, 3) == (3, 0)
 
 
+def one_touch(counts: TouchCounts, keys: UInt64s, needed: int) -> tuple[Flags, Flags]:
+    """What one touch of each key comes to."""
+    let_in, just_now = counts.look(keys, needed)
+    counts.count(keys, let_in, needed)
+    return let_in, just_now
+
+
 def some_keys(count: int, seed: int) -> UInt64s:
     return np.random.default_rng(seed).integers(0, 2**64, count, dtype=np.uint64)
 
@@ -105,26 +140,26 @@ def test_never_too_late_and_seldom_too_early(needed: int) -> None:
     keys = np.unique(some_keys(8_000, 1))
     early = 0
     for turn in range(1, needed + 1):
-        admitted, just_now = counts.touch(keys, needed)
+        admitted, just_now = one_touch(counts, keys, needed)
         if turn < needed:
             early = max(early, int(admitted.sum()))
     assert admitted.all()
     assert just_now.sum() >= len(keys) - early
     assert early <= 0.024 * len(keys)
-    assert not counts.touch(keys, needed)[1].any()
+    assert not one_touch(counts, keys, needed)[1].any()
 
 
 def test_touches_of_keys_that_never_come_again_are_forgotten_and_admitted_keys_are_not() -> None:
     counts = TouchCounts.empty(1 << 14)  # 4,096 cells a row
     regulars = np.unique(some_keys(500, 1))
     for _ in range(3):
-        counts.touch(regulars, 3)
+        one_touch(counts, regulars, 3)
     early = total = 0
     for seed in range(2, 400):
         strangers = np.unique(some_keys(300, seed))
-        early += int(counts.touch(strangers, 3)[0].sum())
+        early += int(one_touch(counts, strangers, 3)[0].sum())
         total += len(strangers)
-        assert counts.touch(regulars, 3)[0].all()
+        assert one_touch(counts, regulars, 3)[0].all()
     assert total > 100_000
     assert early < 0.03 * total
 
@@ -137,7 +172,7 @@ def test_counts_are_never_too_low() -> None:
     for _ in range(50):
         some = np.flatnonzero(rng.random(len(keys)) < 0.3)
         touched[some] += 1
-        counts.touch(keys[some], 200)
+        one_touch(counts, keys[some], 200)
         rows = zip(counts.cells, counts._places(keys), strict=True)
         assert (np.minimum.reduce([row.take(at) for row, at in rows]) >= touched).all()
 
