@@ -17,6 +17,7 @@ from ekko.schemas.blocks import Lane
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
 from ekko.schemas.errors import ConfigurationError, GapError
 from ekko.storage.disk.data_folder import folder_name, move_aside
+from ekko.storage.disk.draft import put_in_place
 from ekko.storage.disk.folder_lock import FolderLock
 from ekko.storage.disk.sealed import Sealed, copy_in, find_sealed, fresh_partial
 from ekko.streams.applier.bounds import lost
@@ -160,7 +161,7 @@ def _place(targets: Sequence[_Target], tell: Tell) -> None:
         (partial / "state").unlink()
         if target.folder.exists():
             tell(f"moved the store aside to {move_aside(target.folder)}")
-        partial.rename(target.folder)
+        put_in_place(partial, target.folder)
         tell(f"restored {target.folder} ({target.sealed.size / 1e6:,.1f} MB)")
 
 

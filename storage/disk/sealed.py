@@ -17,10 +17,10 @@ from typing import Any
 from ekko.schemas.errors import ConfigurationError, FormatTooNew, StoreCorrupt
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.disk_trouble import unwritable
+from ekko.storage.disk.draft import PARTIAL, draft_of, put_in_place
 from ekko.storage.disk.snapshots import all_files, read_state
 
 SEAL = "seal.json"
-PARTIAL = ".partial"
 FORMAT_VERSION = 1
 
 _AT_ONCE = 1 << 20
@@ -75,7 +75,7 @@ def copy_out(source: Path, target: Path, region: str, taken_s: int, progress: Pr
 
 def fresh_partial(target: Path) -> Path:
     """An empty folder beside `target`, to become it once it is sealed."""
-    partial = target.with_name(target.name + PARTIAL)
+    partial = draft_of(target)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -108,7 +108,7 @@ def seal(partial: Path, target: Path, region: str, taken_s: int) -> Sealed:
     }
     try:
         (partial / SEAL).write_text(json.dumps({**body, "digest": _digest_of_body(body)}, indent=1) + "\n")
-        partial.rename(target)
+        put_in_place(partial, target)
     except OSError as error:
         raise unwritable(target, error) from error
     return Sealed(target, region, taken_s, state, files)

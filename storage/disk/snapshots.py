@@ -15,6 +15,7 @@ from ekko.schemas.codec import Codec, encode
 from ekko.schemas.errors import FormatError, StoreCorrupt, StoreUnwritable
 from ekko.schemas.replicas import ReplicaState
 from ekko.storage.disk.disk_trouble import unwritable
+from ekko.storage.disk.draft import draft_of, put_in_place
 from ekko.storage.disk.manifest import decode_manifest
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.store import Store
@@ -23,7 +24,6 @@ SNAPSHOTS = "snapshots"
 """Folder of a replica's data in which each store's snapshots stand, under the name of the store's own folder."""
 
 _STATE = "state"
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,13 @@ def _flushed(durable: RocksDurable, store: Path) -> ReplicaState:
 
 
 def _take(checkpoint: Callable[[Path], None], state: ReplicaState, path: Path) -> Snapshot:
-    partial = path.with_suffix(_PARTIAL)
+    partial = draft_of(path)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(path, ignore_errors=True)
     checkpoint(partial)
     try:
         write_state(partial, state)
-        partial.rename(path)
+        put_in_place(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
     return Snapshot(path, int(path.name), state)
@@ -147,7 +147,7 @@ def read(folder: Path) -> list[Snapshot]:
 
 def put_back(snapshot: Snapshot, target: Path) -> None:
     """Make `target`, which must not exist, a store's folder as it was: data linked, what RocksDB writes copied."""
-    partial = target.with_suffix(_PARTIAL)
+    partial = draft_of(target)
     shutil.rmtree(partial, ignore_errors=True)
     for source in data_files(snapshot.path):
         copy = partial / source.relative_to(snapshot.path)
@@ -156,7 +156,7 @@ def put_back(snapshot: Snapshot, target: Path) -> None:
             os.link(source, copy)
         else:
             shutil.copy2(source, copy)
-    partial.rename(target)
+    put_in_place(partial, target)
 
 
 def data_files(folder: Path) -> list[Path]:

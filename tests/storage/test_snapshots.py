@@ -1,5 +1,6 @@
 """Snapshots of a real store: taken on a schedule, pruned, put back, and what was written since is not in them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,52 @@ def test_what_is_no_whole_snapshot_is_left_out(tmp_path: Path) -> None:
     assert [snapshot.taken_s for snapshot in read(tmp_path / "snapshots")] == [5]
     assert read(tmp_path / "nowhere") == []
     store.close()
+
+
+class Disk:
+    """What is synced, in the order of it, and what was not when a folder got its name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced: set[Path] = set()
+        self.unsynced: dict[str, list[Path]] = {}
+        fsync, rename = os.fsync, Path.rename
+
+        def synced(opened: int) -> None:
+            self.synced.add(Path(f"/proc/self/fd/{opened}").readlink())
+            fsync(opened)
+
+        def renamed(path: Path, target: Path) -> Path:
+            inside = [path, *path.rglob("*")]
+            self.unsynced[target.name] = [each for each in inside if each not in self.synced]
+            self.synced.discard(target.parent)
+            return rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(Path, "rename", renamed)
+
+
+def test_what_a_crash_would_cut_short_never_has_the_name_of_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    change(store, 0)
+    with monkeypatch.context() as watched:
+        disk = Disk(watched)
+        snapshot = take(store, tmp_path / "snapshots", 5)
+        assert disk.unsynced == {"5": []}
+        assert tmp_path / "snapshots" in disk.synced, "its name, too"
+        put_back(snapshot, tmp_path / "again")
+        assert disk.unsynced["again"] == []
+        assert tmp_path in disk.synced
+    store.close()
+
+
+def test_a_store_is_put_back_beside_the_draft_of_another_region(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    change(store, 0)
+    other = tmp_path / "ctr@7.partial"
+    other.mkdir()
+    put_back(take(store, tmp_path / "snapshots", 5), tmp_path / "ctr@7.east@3")
+    store.close()
+    assert other.exists()
+    assert (tmp_path / "ctr@7.east@3").is_dir()
