@@ -12,7 +12,8 @@ from ekko.schemas.declarations import (
     TableDeclaration,
 )
 from ekko.schemas.errors import CatalogueConflict
-from ekko.streams.catalogue import Catalogue
+from ekko.streams.catalogue import Catalogue, topics
+from ekko.streams.catalogue.topics import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ def plan(catalogue: Catalogue, wanted: Declarations) -> list[Change]:
     """The records that make `catalogue` say what is `wanted`, writer schemas first; empty when it says so already.
 
     Raises:
-        CatalogueConflict: something that cannot change would change; nothing else is looked at then.
+        CatalogueConflict: something that cannot change would change, or two topics would be one to Kafka; nothing else
+            is looked at then.
     """
     changes = [
         Change(f"schema:{schema.kind}:{schema.fingerprint:016x}", schema, f"schema {schema.fingerprint:016x} added")
@@ -47,7 +49,33 @@ def plan(catalogue: Catalogue, wanted: Declarations) -> list[Change]:
         changes += _region_changes(catalogue.regions.get(region.name), region)
     for model in wanted.models:
         changes += _model_changes(catalogue.models.get(model.name), model)
+    _refuse_alike(catalogue, wanted)
     return changes
+
+
+def _refuse_alike(catalogue: Catalogue, wanted: Declarations) -> None:
+    """Kafka's metrics write '.' as '_', so it makes no topic whose name differs from another's by that alone."""
+    models = {**catalogue.models, **{model.name: model for model in wanted.models}}
+    regions = {**catalogue.regions, **{region.name: region for region in wanted.regions}}
+    found: dict[tuple[str, str], Need] = {}
+    needs = [("", need) for model in models.values() for need in topics.of_model(model)]
+    for region in regions.values():
+        needs += [(region.bootstrap, need) for need in topics.of_region(region)]
+        needs += [
+            (region.bootstrap, need) for model in models.values() for need in topics.of_model_in_region(model, region)
+        ]
+    for bootstrap, need in needs:
+        other = found.setdefault((bootstrap, need.spec.name.replace(".", "_")), need)
+        if other.spec.name != need.spec.name:
+            raise CatalogueConflict(
+                f"topics {other.spec.name} and {need.spec.name} have one name in Kafka's metrics, which write '.' as "
+                "'_', so it makes one of them only; nothing was changed",
+                hint=f"give {_owner(need)} another name, for instance with '-' in place of '_'",
+            )
+
+
+def _owner(need: Need) -> str:
+    return " or ".join(f"{what} {name}" for what, name in (("model", need.model), ("region", need.region)) if name)
 
 
 def _region_changes(live: RegionDeclaration | None, wanted: RegionDeclaration) -> Iterable[Change]:

@@ -13,7 +13,7 @@ from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, Table
 from ekko.schemas.errors import CatalogueConflict
 from ekko.streams.catalogue import PARTITION
 from ekko.streams.catalogue.declaring import declare
-from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.catalogue.plan import Declarations, plan
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster, Partition, TopicSpec
 from ekko.streams.memory.log import Fate, Faults, MemoryCluster
@@ -205,3 +205,22 @@ def test_two_appliers_at_once_lose_nothing(broker: Broker, kafka: KafkaCluster, 
     assert errors == []
     model = read(kafka).model(name)
     assert sorted(table.name for table in model.tables) == ["t0", "t1", "t2", "t3"]
+
+
+def test_names_whose_topics_are_one_to_kafka_are_refused_before_anything_is_made(memory: MemoryCluster) -> None:
+    """Its metrics write '.' as '_', so it makes no topic whose name differs from another's by that alone."""
+    declare(memory, of(ModelDeclaration("a"), "b_c"), nowhere)
+    before = memory.topics()
+    with pytest.raises(CatalogueConflict, match=r"a\.b_c\.express and a_b\.c\.express .* nothing was changed") as error:
+        declare(memory, of(ModelDeclaration("a_b"), "c"), nowhere)
+    assert "model a_b or region c" in error.value.hint
+    assert memory.topics() == before
+    assert set(read(memory).models) == {"a"}
+    declare(memory, of(ModelDeclaration("a-b"), "c"), nowhere)
+
+
+def test_such_names_on_clusters_of_their_own_do_not_meet(memory: MemoryCluster) -> None:
+    declare(memory, of(ModelDeclaration("a"), "b_c"), nowhere)
+    far = RegionDeclaration("c", bootstrap="far:9092")
+    changes = plan(read(memory), Declarations((far,), (ModelDeclaration("a_b"),)))
+    assert [change.key for change in changes] == ["region:c", "model:a_b"]
