@@ -1,6 +1,7 @@
 """All regions' announcements; each region has a thread of its own, so that one that is down holds up nothing."""
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 
 from ekko.schemas.codec import Codec
@@ -62,9 +63,14 @@ class Regions:
             view.close()
 
     def wait(self, timeout_s: float) -> list[str]:
-        """Wait until every region was read to the end it had at first; names those that were not in time."""
+        """Wait until every region was read to the end it had at first; names those that were not in time.
+
+        Args:
+            timeout_s: for all of them together.
+        """
+        deadline = time.monotonic() + timeout_s
         for view in self._views.values():
-            view.caught_up.wait(timeout_s)
+            view.caught_up.wait(max(0.0, deadline - time.monotonic()))
         return sorted(name for name, view in self._views.items() if not view.caught_up.is_set())
 
     def now(self) -> dict[str, Region]:

@@ -68,9 +68,11 @@ class Tenure:
             entry: written to the audit trail in the same transaction, with the barrier's epoch and generation.
 
         Raises:
-            Fenced: somebody else holds the tenure now; nothing was written.
-            CommitUncertain: the barrier may or may not be there; take the tenure anew.
-            TransactionAborted: nothing was written.
+            Fenced: somebody else holds the tenure now.
+            CommitUncertain: what was being written may or may not be there; take the tenure anew.
+            TransactionAborted: what was being written is not there. These three may also come of the states, which are
+                written before and after: the barrier is there for certain if `barrier` is a new one, and states that
+                were not written wait for the next call, or for who takes the tenure next.
             StateUnavailable: `amend` names a state to which the model cannot return.
         """
         self._publish_waiting()
