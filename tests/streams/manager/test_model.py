@@ -6,7 +6,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, Verdict
-from ekko.schemas.errors import CommitUncertain, Fenced, GapError
+from ekko.schemas.errors import CommitUncertain, Fenced, GapError, TransactionAborted
 from ekko.streams.log import Cluster, Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.barriers import following, rolling_back
 from ekko.streams.manager.history import CONTROL_KEY, read_control, read_history, read_states, source_partitions
@@ -179,6 +179,19 @@ class Once(Faults):
     def transaction(self) -> Fate:
         self.left -= 1
         return self.fate if self.left == 0 else Fate.DONE
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_aborted_transaction_is_the_barriers_or_that_of_the_states_behind_it(memory: World, number: int) -> None:
+    tenure = Tenure(faulty(memory, Once(number, Fate.REFUSED)), memory.codec, memory.model, 1000.0)
+    with pytest.raises(TransactionAborted):
+        tenure.write_barrier(1, 1001.0)
+    assert tenure.barrier.epoch == number - 1, "the barrier that is there"
+    assert tenure.states == {}
+    assert tenure.write_barrier(1, 1002.0).epoch == number
+    tenure.close()
+    assert memory.epochs() == [list(range(1, number + 1))] * 3
+    assert sorted(memory.states()) == list(range(1, number + 1))
 
 
 @pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.REPLY_LOST, Fate.HANGING])
