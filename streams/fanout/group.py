@@ -13,6 +13,7 @@ from ekko.streams.fanout.admission import Reason
 from ekko.streams.fanout.context import RegionContext
 from ekko.streams.fanout.intake import Refusal
 from ekko.streams.fanout.pending import Allowance, Waiting
+from ekko.streams.fanout.pending_table import FAR_FUTURE_US
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.rejections import rejected
 from ekko.streams.fanout.shard import Batch, ShardFanout
@@ -86,6 +87,11 @@ class GroupFanout:
         self._reader = self._writer = None
         self._shards, self._recomputations = {}, {}
 
+    def retire(self) -> None:
+        """Close for good: the group is another instance's, or gone."""
+        self.close()
+        metrics.forget(*self._labels)
+
     # ---- taking over -------------------------------------------------------------------------------------------------
 
     def _take_over(self, now_s: float) -> None:
@@ -121,6 +127,7 @@ class GroupFanout:
             _log.log(logging.ERROR if lasting else logging.WARNING, "%s: %s (%s)", name, error, error.hint)
         self.close()
         self.failure = error
+        metrics.FAILING.labels(*self._labels).set(1)
         self._retry_at_s = now_s + self._context.settings.retry_s * (10 if lasting else min(2**self._fenced, 16))
 
     # ---- working -----------------------------------------------------------------------------------------------------
@@ -134,7 +141,7 @@ class GroupFanout:
         if batches:
             self._write(batches, now_s)
         recomputed = self._recompute()
-        self._report()
+        self._report(now_s)
         return took or recomputed or bool(batches)
 
     def _recompute(self) -> bool:
@@ -275,7 +282,7 @@ class GroupFanout:
     def _lane(self, shard: int, lane: Lane) -> Partition:
         return Partition(topics.lane(self.model.name, self._context.region.name, lane), shard)
 
-    def _report(self) -> None:
+    def _report(self, now_s: float) -> None:
         shards = self._shards.values()
         for shard in shards:
             self._context.trainers.add(self.model.name, shard.intake.take_heard())
@@ -283,6 +290,9 @@ class GroupFanout:
         self.waiting = Waiting(rows, nbytes)
         metrics.PENDING_ROWS.labels(*self._labels).set(rows)
         metrics.PENDING_BYTES.labels(*self._labels).set(nbytes)
+        oldest_us = min((shard.awake(now_s).oldest_us for shard in shards), default=FAR_FUTURE_US)
+        metrics.PENDING_AGE.labels(*self._labels).set(max(0.0, now_s - oldest_us / 1e6))
         metrics.FORGOTTEN.labels(*self._labels).set(sum(len(shard.forgotten) for shard in shards))
         metrics.HELD.labels(*self._labels).set(sum(shard.intake.held for shard in shards))
         metrics.HALTED.labels(*self._labels).set(len(self.halted))
+        metrics.FAILING.labels(*self._labels).set(0)

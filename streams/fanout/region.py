@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ekko.schemas import topics
 from ekko.schemas.errors import EkkoError
 from ekko.streams.catalogue.shared import SharedCatalogue
+from ekko.streams.fanout import metrics
 from ekko.streams.fanout.advice import Advice
 from ekko.streams.fanout.budget import Budget
 from ekko.streams.fanout.context import RegionContext
@@ -85,6 +86,7 @@ class RegionFanout:
             MemoryBound(chosen.pending_bytes),
             chosen,
         )
+        metrics.BULK_MAX_AGE.labels(region).set(chosen.bulk_max_age_s)
         self._clock = clock
         name = instance or socket.gethostname()
         self._advice = Advice(self._context, name)
@@ -137,7 +139,7 @@ class RegionFanout:
         if self._mirror is not None and self._owns("mirror"):
             self._mirror.step(now_s, self._context.catalogue.models)
         while self._retired:
-            self._retired.pop().close()
+            self._retired.pop().retire()
         done = [group.step(now_s) for group in list(self.groups.values())]
         return any(done)
 
@@ -247,7 +249,7 @@ class RegionFanout:
             failures.append(error)
         finally:
             if group is not None:
-                group.close()
+                group.retire()
 
     def _run_mirror(self, stop: threading.Event, failures: list[BaseException]) -> None:
         try:

@@ -40,6 +40,7 @@ class StateManager:
         self.models: dict[str, ModelManager] = {}
         self._central, self._clock = central, clock
         self._settings = settings or ManagerSettings()
+        metrics.EPOCH_INTERVAL.set(self._settings.epoch_interval_s)
         self._catalogue = Catalogue(central)
         self._regions = Regions(connect or (lambda _: central), self._catalogue.codec, self._settings.retry_s)
         self._catalogue_due_s = 0.0

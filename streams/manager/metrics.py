@@ -9,6 +9,7 @@ LEADS = Gauge("ekko_manager_leads", "1 where this process writes the barriers, 0
 EPOCH = Gauge("ekko_manager_epoch", "Epoch of the last barrier known.", ["model"])
 GENERATION = Gauge("ekko_manager_generation", "Rollbacks of the model so far.", ["model"])
 BARRIER_AGE = Gauge("ekko_manager_barrier_age_seconds", "Age of the last barrier known.", ["model"])
+EPOCH_INTERVAL = Gauge("ekko_manager_epoch_interval_seconds", "The setting epoch_interval_s.")
 OVERDUE = Gauge(
     "ekko_manager_barrier_overdue", "1 if no barrier came for a quarter of the shortest retention.", ["model"]
 )

@@ -63,16 +63,19 @@ class StoreHealth:
             halted=_halted(runners),
             waiting=tuple(waiting),
         )
+        self._metrics.healthy.set(self.told.healthy)
 
     def forget(self, model: str) -> None:
         """The model is gone."""
         self._watchdog.forget(model)
         self._stalls.pop(model, None)
         self._missing_s.pop(model, None)
+        self._metrics.forget()
 
     def _look(self, runners: Mapping[str, ModelRunner]) -> None:
         for name, runner in runners.items():
-            if runner.applier is None:
+            if runner.applier is None:  # its store is being opened
+                self._metrics.ready.labels(name).set(0)
                 continue
             try:
                 bounds = self._cluster.bounds(lane_partitions(runner.applier.state, self._region))
@@ -105,6 +108,8 @@ class StoreHealth:
             metrics.overflows.labels(name, table).set(count)
         metrics.foreign.labels(name).set(applier.foreign)
         metrics.ready.labels(name).set(applier.ready)
+        metrics.stopped.labels(name).set(applier.stopped is not None)
+        metrics.unwritable.labels(name).set(applier.unwritable is not None)
         metrics.complete.labels(name).set(state.complete)
         metrics.memory.labels(name).set(store.memory_bytes())
         return sum(found.values())

@@ -27,9 +27,17 @@ class StoreMetrics:
         self.lag = self._gauge("ekko_store_lag_records", "Offsets between the applied position and the end.", lane)
         self.foreign = self._gauge("ekko_store_foreign_records", "Lane records skipped as none of ours.", ("model",))
         self.halted = self._gauge("ekko_store_halted", "1 for a shard that stands still.", ("model", "shard"))
+        self.healthy = self._gauge("ekko_store_healthy", "1 while GET /health says so.", ())
+        self.stopped = self._gauge(
+            "ekko_store_stopped",
+            "1 while a whole model stands still: --memory is used up, or it cannot undo.",
+            ("model",),
+        )
+        self.unwritable = self._gauge("ekko_store_unwritable", "1 while the last flush has failed.", ("model",))
         self.ready = self._gauge("ekko_store_ready", "1 once a model has caught up.", ("model",))
         self.complete = self._gauge("ekko_store_complete_state", "Last complete model state.", ("model",))
         self.memory = self._gauge("ekko_store_memory_bytes", "Memory of rows, index and journals.", ("model",))
+        self.memory_limit = self._gauge("ekko_store_memory_limit_bytes", "The setting --memory, of each model.", ())
         self.overflows = self._gauge(
             "ekko_store_overflowed_rows", "Rows whose values wrapped around since the start.", ("model", "table")
         )
@@ -48,6 +56,12 @@ class StoreMetrics:
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
+
+    def forget(self) -> None:
+        """A model is gone: what was said of models is said anew of those that are left, within a second."""
+        of_a_model = (self.ready, self.stopped, self.unwritable, self.complete, self.memory, self.foreign)
+        for gauge in (*of_a_model, self.lag, self.halted, self.overflows):
+            gauge.clear()
 
     def looked_up(self, model: str, keys: int, seconds: float) -> None:
         """See `storage.lookups.LookupObserver`."""

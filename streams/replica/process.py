@@ -93,6 +93,7 @@ class StoreProcess:
         self._signals = SignalRelay(cluster)
         self._reports = Reports(settings.region, settings.replica, self._signals.put)
         self._metrics = StoreMetrics()
+        self._metrics.memory_limit.set(settings.memory_bytes)
         self._wake = threading.Event()
         self._health = StoreHealth(cluster, settings.region, self._metrics, settings.stall_s)
         self._served = RegionServed(self._membership.members, self._signals.put, lambda: self._health.told)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock
@@ -146,6 +147,36 @@ def test_while_it_computes_again_express_goes_on() -> None:
     flood.barrier()
     flood.drain()
     flood.check()
+
+
+def test_prometheus_is_told_how_old_what_waits_is_and_of_a_group_that_fails() -> None:
+    def told(figure: str) -> float | None:
+        labels = {"region": REGION, "model": MODEL, "group": "0"}
+        return REGISTRY.get_sample_value(f"ekko_fanout_{figure}", labels)
+
+    flood = Flood(bandwidth=1_000.0)
+    published_s = flood.now_s
+    flood.publish(rows=500, keys=6_000)
+    for _ in range(50):
+        flood.step()
+    assert (told("pending_rows") or 0) > 0
+    assert told("pending_age_seconds") == pytest.approx(flood.now_s - published_s)
+    assert REGISTRY.get_sample_value("ekko_fanout_bulk_max_age_seconds", {"region": REGION}) == 0.1
+    assert told("failing") == 0
+    region = flood.fanout._context.region.incarnation
+    assert region is not None
+    flood.cluster.transactional_writer(topics.fanout_transactional_id(MODEL, flood.incarnation, REGION, region, 0))
+    flood.barrier()
+    flood.now_s += 0.02
+    flood.fanout.step(flood.now_s)
+    assert told("failing") == 1, "somebody else has fenced it"
+    for _ in range(200):
+        flood.now_s += 0.02
+        flood.fanout.step(flood.now_s)
+    assert told("failing") == 0
+    (group,) = flood.fanout.groups.values()
+    group.retire()
+    assert told("pending_age_seconds") is None, "it is another instance's now"
 
 
 @pytest.mark.parametrize("bandwidth", [60_000.0, 400_000.0])

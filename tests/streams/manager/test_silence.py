@@ -61,6 +61,7 @@ def test_a_standby_rings_too_and_prometheus_is_told(memory: World) -> None:
         now_s += 20
         manager.step(now_s)
     assert (told("leads"), told("epoch"), told("barrier_overdue"), told("barrier_age_seconds")) == (1, 2, 0, 0)
+    assert REGISTRY.get_sample_value("ekko_manager_epoch_interval_seconds") == 10
     standby = StateManager(memory.connect(), settings=ManagerSettings(epoch_interval_s=1e7), clock=lambda: now_s)
     standby.step(now_s)
     standby.step(now_s + 200_000)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from prometheus_client.parser import text_string_to_metric_families
 
 from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
@@ -19,14 +20,14 @@ from ekko.streams.replica.process import StoreProcess, StoreSettings
 from tests.streams.lanes_by_hand import Lanes
 
 STALL_S = 1.5
+MEMORY_BYTES = 64 * 1024 * 1024
 
 
 class Running:
     """A store process in a thread, and what ended it."""
 
     def __init__(self, cluster: KafkaCluster, region: str, folder: Path, shards: frozenset[int] | None = None) -> None:
-        memory_bytes = 64 * 1024 * 1024
-        settings = StoreSettings(region, "a", folder, shards, port=0, stall_s=STALL_S, memory_bytes=memory_bytes)
+        settings = StoreSettings(region, "a", folder, shards, port=0, stall_s=STALL_S, memory_bytes=MEMORY_BYTES)
         self.process = StoreProcess(cluster, settings)
         self.ended_by: BaseException | None = None
         self.stop = threading.Event()
@@ -45,6 +46,13 @@ class Running:
         except urllib3.exceptions.HTTPError:
             return 0, {}
         return reply.status, json.loads(reply.data)
+
+    def told(self, figure: str, **labels: str) -> float | None:
+        """A figure as Prometheus gets it."""
+        reply = urllib3.request("GET", f"http://{self.process.address}/metrics", retries=False, timeout=5.0)
+        families = text_string_to_metric_families(reply.data.decode())
+        samples = [sample for family in families for sample in family.samples]
+        return next((each.value for each in samples if (each.name, each.labels) == (figure, labels)), None)
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -116,7 +124,12 @@ def test_a_disk_that_fails_is_told_until_a_flush_succeeds(
         lanes.send(Lane.EXPRESS, 0)
         running.wait(lambda: running.health()[0] == 503)
         assert "no space left on device" in running.health()[1]["problems"][0]
+        assert running.told("ekko_store_healthy") == 0
+        running.wait(lambda: running.told("ekko_store_unwritable", model=lanes.model.name) == 1)
     running.wait(lambda: running.health()[0] == 200)
+    running.wait(lambda: running.told("ekko_store_unwritable", model=lanes.model.name) == 0)
+    assert (running.told("ekko_store_healthy"), running.told("ekko_store_stopped", model=lanes.model.name)) == (1, 0)
+    assert running.told("ekko_store_memory_limit_bytes") == MEMORY_BYTES
     assert runner.store.flushed is not None
     assert runner.store.flushed.shards[0].contiguous == 1
 
