@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ekko.ops.demo.plan import MODEL, DemoPlan
 from ekko.ops.demo.source_sums import Published
@@ -17,6 +19,8 @@ from ekko.streams.kafka import KafkaCluster
 from tests.ops.compose_file import ROOT, compose, project
 from tests.ops.containers import Containers
 from tests.ops.dockerfile import instructions
+from tests.ops.monitoring_files import RULES, TARGETS
+from tests.ops.promql import selectors
 
 SECONDS = 12
 ENDS = {"setup", "trainer"}
@@ -118,6 +122,23 @@ def test_stores_tell_each_other_addresses_that_work(running: Containers) -> None
     for region in ("east", "west"):
         for replica in (0, 1):
             assert running.address(f"store-{region}-{replica}", 7070) in told.stdout
+
+
+@pytest.mark.timeout(240)
+def test_prometheus_would_find_all_that_its_alerts_ask_for(running: Containers) -> None:
+    """But for what only shows when something is wrong."""
+    found = set()
+    for target in TARGETS:
+        name, _, port = target.partition(":")
+        with urlopen(f"http://{running.address(name, int(port))}/metrics", timeout=5) as answer:
+            assert answer.headers.get_content_type() == "text/plain"
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [sample for family in families for sample in family.samples]
+        assert any(sample.name.startswith("ekko_") for sample in samples) or name == "monitor"
+        found |= {sample.name for sample in samples}
+    asked = {selector.name for rule in RULES for selector in selectors(rule["expr"])}
+    missing = {"ekko_store_overflowed_rows", "ekko_fanout_rejected_total", "ekko_monitor_silent_trainer_seconds"}
+    assert asked - found <= {"up", *missing}
 
 
 @pytest.mark.timeout(240)
