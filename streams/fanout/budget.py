@@ -60,9 +60,9 @@ class _Bucket:
         self.tokens = min(self.tokens + self.rate * elapsed_s, self.rate * SAVED_S)
         self.updated_s = max(now_s, self.updated_s)
 
-    def worthwhile(self) -> float:
+    def worthwhile(self, rate: float) -> float:
         """What may go now: not too little, for many transactions of a row or two cost more than they carry."""
-        horizon = self.rate * HORIZON_S
+        horizon = rate * HORIZON_S
         return min(self.tokens, horizon) if self.tokens >= horizon / 2 else 0.0
 
 
@@ -106,8 +106,8 @@ class Budget:
         with self._lock:
             self._all.refill(now_s)
             self._sure.refill(now_s)
-            in_turn = self._sure.worthwhile() if overdue else 0.0
-            return Allowance(max(self._all.worthwhile(), in_turn), in_turn)
+            in_turn = self._sure.worthwhile(self._all.rate) if overdue else 0.0
+            return Allowance(max(self._all.worthwhile(self._all.rate), in_turn), in_turn)
 
     def excess(self, now_s: float) -> float:
         """How many times the part of rows that the percentile says may be express, so that the link carries them.

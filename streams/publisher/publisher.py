@@ -185,14 +185,11 @@ class Publisher:
             self._check_open()
             declaration, catalogue_end = self._model.table(table)
             generation = self._gate.enter(self._sender.drop)
-            template = self._template(declaration, generation, catalogue_end)
-            template = replace(template, trainer_position=position, published_us=entered_us)
             batches.check_position(position)
             rows = self._quantised(batches.check_batch(declaration, keys, deltas, created))
             touches = self._admission.look(rows)
-            blocks = self._blocks(touches.let_in, template)
-            let_in = len(touches.let_in.keys)
-            receipt = PublishReceipt(let_in, len(blocks), len(rows.keys) - let_in)
+            template = self._template(declaration, generation, catalogue_end)
+            blocks = self._blocks(touches.let_in, replace(template, trainer_position=position, published_us=entered_us))
             self._send(blocks, generation, entered_s, timeout_s)
             self._admission.count(touches)
         except EkkoError as error:
@@ -200,8 +197,9 @@ class Publisher:
             if isinstance(error, OutOfRange):
                 self._refusals.add(len(np.asarray(keys)))
             raise
-        self._ledger.book_not_admitted(table, receipt.not_admitted)
-        return receipt
+        let_in = len(touches.let_in.keys)
+        self._ledger.book_not_admitted(table, len(rows.keys) - let_in)
+        return PublishReceipt(let_in, len(blocks), len(rows.keys) - let_in)
 
     def _send(self, blocks: list[DeltaBlock], generation: int, entered_s: float, timeout_s: float) -> None:
         self._sender.send(
