@@ -61,7 +61,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the last attempt has found (and, unless it was a rehearsal, published)."""
+    """What a run has found (and, unless it was a rehearsal, published)."""
 
     rows: int
     blocks: int
@@ -77,6 +77,7 @@ class Operator:
 
     def __init__(self, cluster: Cluster, catalogue: SharedCatalogue, model: ModelDeclaration) -> None:
         self._cluster, self._catalogue, self._model = cluster, catalogue, model
+        self._whole: Outcome | None = None
 
     def rehearse(self, operation: Operation) -> Outcome:
         """What `run` would publish now; raises as `run`, and writes nothing."""
@@ -93,6 +94,7 @@ class Operator:
             RolledBack: the model was rolled back meanwhile; run it again if it is still wanted.
             CommitUncertain: the broker failed again and again; run it again.
         """
+        self._whole = None
         for _ in range(_ATTEMPTS - 1):
             try:
                 return self._attempt(operation)
@@ -111,7 +113,8 @@ class Operator:
             model = self._catalogue.model(self._model.name)
             ends = mark_ends(writer, model, self._provenance(operation, barrier))
             found = self._find(operation, barrier, ends)
-            outcome = _total(found)
+            # A later attempt finds only what the ones before it did not write.
+            outcome = self._whole = self._whole or _total(found)
             written = Written(writer, model)
             self._write(written, operation, found, outcome)
         finally:
