@@ -103,8 +103,8 @@ class PacingWorld:
         self._writer = self.cluster.transactional_writer("trainer")
         self._fanouts = {str(number): self._start(str(number)) for number in range(self.pressure.instances)}
         self._back_at_s: dict[str, float] = {}
-        self.victims: dict[int, tuple[float, int]] = {}
-        """key -> when it was published, and in which epoch."""
+        self.victims: dict[int, tuple[float, int, int]] = {}
+        """key -> when it was published, in which epoch, and how many rows waited then."""
         self._voids: tuple[EpochRange, ...] = ()
         self._withdrawn: list[set[int]] = [set()]
         """By barrier, all states that are withdrawn in it."""
@@ -127,7 +127,7 @@ class PacingWorld:
             self._publish(CROWD + self._random.choice(CROWD, self.pressure.burst, replace=False), 3_000)
             self._publish(np.array([GROWER]), 3_000)
             if turn % 25 == 10:
-                self.victims[VICTIMS + turn] = self.now_s, self.epoch
+                self.victims[VICTIMS + turn] = self.now_s, self.epoch, sum(at.pending.rows for at in self._shards())
                 self._publish(np.array([VICTIMS + turn]), 1)
             if self.now_s > next_epoch_s:
                 next_epoch_s += self.pressure.epoch_s
@@ -247,16 +247,19 @@ class PacingWorld:
             assert second <= self.pressure.rate * (1.0 + SAVED_S + HORIZON_S), f"{second} bytes of bulk in a second"
 
     def _check_nobody_starves(self) -> None:
-        """A row waits `max_age_s`, and then for the rows that waited before it, which go at `share` of the rate."""
-        before = CROWD * ROW_BYTES / (self.pressure.share * self.pressure.rate)
-        bound_s = self.pressure.max_age_s + 2.0 * before + AWAY_S * self.deaths + 0.5
+        """A row waits `max_age_s`, and then for the rows that go before it, at `share` of the rate.
+
+        These are what waited when it came, of all epochs, and what else its own epoch brings.
+        """
         arrived: dict[int, float] = {}
         for at_s, block in sorted(self._sent(Lane.EXPRESS) + self._sent(Lane.BULK), key=lambda entry: entry[0]):
             for key in block.keys[block.keys >= VICTIMS].tolist():
                 arrived.setdefault(key, at_s)
-        for key, (published_s, epoch) in self.victims.items():
+        for key, (published_s, epoch, waited) in self.victims.items():
             if any(epoch in void for void in self._voids):
                 continue
+            before = max(2 * CROWD, waited + CROWD) * ROW_BYTES / (self.pressure.share * self.pressure.rate)
+            bound_s = self.pressure.max_age_s + before + AWAY_S * self.deaths + 0.5
             waited_s = arrived[key] - published_s
             assert waited_s <= bound_s, f"a row of small change waited {waited_s:.1f} s, the bound is {bound_s:.1f} s"
 
