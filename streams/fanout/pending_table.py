@@ -75,15 +75,6 @@ class PendingTable:
         self.catalogue, self.step = max(self.catalogue, updates.catalogue), updates.step
         self._oldest = None
 
-    def take_over(self, newer: "PendingTable") -> None:
-        """Take over what waits in another table, which arrived later; turns stay as they are.
-
-        It takes no more memory than both did: a bound that was kept is kept.
-        """
-        rows = newer.take(newer.rows)
-        self._grow(len(self._slots) + int(np.count_nonzero(self._slots.find(rows.keys) < 0)))
-        self.add(rows)
-
     def subtract(self, keys: UInt64s, deltas: Int32s) -> bool:
         """Take deltas (distinct keys) back; False, changing nothing, where a key was never added."""
         slots = self._slots.find(keys)
@@ -192,10 +183,8 @@ class PendingTable:
         return len(self._keys) if count <= len(self._keys) else max(count, 2 * len(self._keys), 64)
 
     def _reserve(self, count: int) -> None:
-        self._grow(self._capacity_for(count))
-
-    def _grow(self, capacity: int) -> None:
-        if capacity > len(self._keys):
+        if count > len(self._keys):
+            capacity = self._capacity_for(count)
             self._keys = _grown(self._keys, capacity)
             self._sums = _grown(self._sums, capacity)
             self._created = _grown(self._created, capacity)

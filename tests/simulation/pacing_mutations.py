@@ -6,14 +6,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ekko.streams.fanout import classes
 from ekko.streams.fanout.budget import Budget
-from ekko.streams.fanout.classes import EpochClasses
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import Allowance, Group, Pending
 from ekko.streams.fanout.recomputation import Recomputation
 from ekko.streams.fanout.rows import RowUpdates
-from ekko.streams.fanout.shard import Batch, ShardFanout
+from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.fanout.sorting import Sorter
 
 
@@ -61,10 +59,9 @@ def a_range_is_added_to_what_the_last_one_left() -> Any:
     """What is computed again is added while the other half of the memory is not free."""
 
     def recomputable(self: ShardFanout) -> int | None:
-        current = self.intake.epoch.epoch
-        arrival = self._recomputing[0] if self._recomputing else min(self.forgotten, default=current)
-        busy = self.pending.waits(arrival) or self.intake.holds(arrival, self._end_of(arrival))
-        return None if busy or arrival == current else arrival
+        arrival = min(self.forgotten, default=self.intake.epoch.epoch)
+        busy = self.pending.waits(arrival) or self.intake.holds(arrival)
+        return None if busy or arrival == self.intake.epoch.epoch else arrival
 
     return patch.object(ShardFanout, "recomputable", recomputable)
 
@@ -79,58 +76,6 @@ def deltas_belong_to_the_epoch_they_came_in() -> Any:
     return patch.object(Pending, "add", add)
 
 
-def what_is_withdrawn_stays_apart() -> Any:
-    """Each epoch's rows wait by themselves for ever."""
-    return patch.object(EpochClasses, "arrival", lambda self, epoch: max(epoch, self.settled))
-
-
-def united_before_the_barrier_is_sent() -> Any:
-    """A barrier that has just been read counts at once: united rows leave before its marker."""
-    original = ShardFanout.plan
-
-    def plan(self: ShardFanout, *given: Any) -> Batch | None:
-        self.intake.withdrawn = self.intake._withdrawn_next
-        self._unite()
-        return original(self, *given)
-
-    return patch.object(ShardFanout, "plan", plan)
-
-
-def united_across_kept_states() -> Any:
-    """Deltas are said to belong to the oldest epoch whose rows wait, whatever stands between."""
-    original = EpochClasses.group
-    return patch.object(
-        EpochClasses,
-        "group",
-        lambda self, group: Group(original(self, group).arrival, min(group.effective, self.settled)),
-    )
-
-
-def united_under_a_void_name() -> Any:
-    """What is united gets the name of its first epoch, though that is void: stores drop it."""
-    return patch.object(classes, "is_void", lambda *_: False)
-
-
-def takeover_unites_nothing() -> Any:
-    """A fan-out that takes over keeps apart what its forerunner has united and sent."""
-    original = ShardFanout.absorb
-
-    def absorb(self: ShardFanout) -> None:
-        with patch.object(EpochClasses, "group", lambda _, group: group):
-            original(self)
-        self._classes = EpochClasses(settled=self.settled.epoch)
-
-    return patch.object(ShardFanout, "absorb", absorb)
-
-
-def recomputation_reads_the_first_epoch_only() -> Any:
-    """Of epochs that are one only the first is computed again."""
-    original = ShardFanout.begin_recomputation
-    return patch.object(
-        ShardFanout, "begin_recomputation", lambda self, arrival: min(original(self, arrival), arrival + 1)
-    )
-
-
 MUTATIONS: tuple[Callable[[], Any], ...] = (
     nothing_goes_by_age,
     transactions_have_no_bound,
@@ -142,10 +87,4 @@ MUTATIONS: tuple[Callable[[], Any], ...] = (
     takeover_forgets_what_was_sent,
     a_range_is_added_to_what_the_last_one_left,
     deltas_belong_to_the_epoch_they_came_in,
-    what_is_withdrawn_stays_apart,
-    united_before_the_barrier_is_sent,
-    united_across_kept_states,
-    united_under_a_void_name,
-    takeover_unites_nothing,
-    recomputation_reads_the_first_epoch_only,
 )
