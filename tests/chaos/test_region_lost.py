@@ -1,56 +1,24 @@
 """A region is lost: its replicas' disks, then its whole cluster; trainers go on, and it comes back exactly."""
 
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas.declarations import RegionDeclaration, TableDeclaration
-from ekko.schemas.errors import RolledBack
-from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment, Process
+from tests.ops.regions_under_load import has_region, training
 from tests.streams.store_child import free_port
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 TABLE = TableDeclaration("embedding", 4)
-
-
-@contextmanager
-def training(deployment: Deployment) -> Iterator[None]:
-    """A trainer that publishes all the while, whatever becomes of regions."""
-    stop, rng = threading.Event(), np.random.default_rng(3)
-    name, bootstrap = deployment.model.name, deployment.bootstrap
-
-    def train() -> None:
-        with Publisher(name, bootstrap=bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
-            while not stop.wait(0.02):
-                with suppress(RolledBack):
-                    publisher.publish("embedding", rng.integers(0, 2_000, 200), rng.normal(size=(200, 4)))
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
-
-
-def has_region(cluster: KafkaCluster, region: str) -> bool:
-    with closing(Catalogue(cluster)) as catalogue:
-        catalogue.refresh()
-        return region in catalogue.regions
 
 
 class LostRegion:
@@ -96,7 +64,7 @@ def test_a_lost_region_is_rebuilt_from_a_snapshot_and_its_lanes_and_from_another
     with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TABLE, regions=1) as deployment:
         (alive,) = deployment.regions
         lost, backup = LostRegion(deployment, name, tmp_path), tmp_path / "backup"
-        with training(deployment):
+        with training(deployment.bootstrap, deployment.model.name):
             deployment.wait_healthy()
             with Broker(tmp_path / "home") as home:
                 declared = RegionDeclaration(name, bootstrap=home.bootstrap)

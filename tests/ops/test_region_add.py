@@ -1,25 +1,21 @@
 """`ekko region add` on real processes: a region of its own cluster, made from a donor that works on."""
 
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ekko.ops.broker import Broker
 from ekko.ops.demo.source_sums import SourceSums
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.errors import RolledBack
 from ekko.schemas.hashing import checksum
-from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition, read_range
-from ekko.streams.publisher import Publisher
 from tests.ops.deployment import EKKO, Deployment, Process
+from tests.ops.regions_under_load import has_region, training
 from tests.streams.store_child import free_port
 
 TABLE = TableDeclaration("embedding", 4)
@@ -38,33 +34,6 @@ class Sums:
         self._next |= {record.partition: record.offset + 1 for record in records}
         self._sums.feed(records)
         return checksum("embedding", *self._sums.rows("embedding", before_epoch))
-
-
-@contextmanager
-def training(bootstrap: str, model: str) -> Iterator[None]:
-    """A trainer that publishes all the while."""
-    stop, rng = threading.Event(), np.random.default_rng(3)
-
-    def train() -> None:
-        with Publisher(model, bootstrap=bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
-            while not stop.is_set():
-                with suppress(RolledBack):
-                    publisher.publish("embedding", rng.integers(0, 2_000, 200), rng.normal(size=(200, 4)))
-                time.sleep(0.01)
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
-
-
-def has_region(cluster: KafkaCluster, region: str) -> bool:
-    with closing(Catalogue(cluster)) as catalogue:
-        catalogue.refresh()
-        return region in catalogue.regions
 
 
 @pytest.fixture
