@@ -70,6 +70,11 @@ class Founder(Machine):
         """Whether it must be finished."""
         return self._snapshot is not None
 
+    @property
+    def begins(self) -> dict[int, int]:
+        """By shard, the source offset from which on the founded region's fan-outs work."""
+        return {shard: settled.offset for shard, settled in self._settled.items()}
+
     def start(self, now_s: float) -> None:
         """See `Machine.start`."""
         del now_s

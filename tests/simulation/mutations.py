@@ -6,21 +6,28 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from ekko.schemas.blocks import Lane
-from ekko.schemas.epochs import EpochRange
+from ekko.schemas.blocks import Lane, LaneBlock
+from ekko.schemas.epochs import EpochRange, Verdict
 from ekko.storage.engine.table import Table
 from ekko.storage.store import Store
 from ekko.streams.applier.instructions import Instructions
 from ekko.streams.applier.readers import LaneReaders
 from ekko.streams.catalogue import PARTITION
 from ekko.streams.fanout.admission import Admission
+from ekko.streams.fanout.intake import Intake
 from ekko.streams.fanout.mirror import _Copier
 from ekko.streams.fanout.pending import Pending
 from ekko.streams.fanout.seeding import ShardSeeding
+from ekko.streams.fanout.sequencer import Draft, Sequencer
 from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.log import Record
+from ekko.streams.manager.verdicts import Probation
 from ekko.streams.memory.broker import MemoryBroker, Outcome, PartitionLog
+from ekko.streams.operations.retract import Retraction
+from ekko.streams.publisher import Publisher
 from ekko.streams.publisher.queue import QueueSender
+from tests.simulation.machines import LEAST_PENDING_BYTES
+from tests.simulation.scenario import Scenario
 
 
 @contextmanager
@@ -35,8 +42,13 @@ def takeover_forgets_what_was_sent() -> Any:
 
 
 def settled_runs_ahead() -> Any:
-    """A fan-out says that an epoch is settled while rows of it still wait."""
-    return _instead(ShardFanout, "_oldest_unsent", lambda self: self.intake.epoch.epoch)
+    """A record says that an epoch is settled as soon as its marker is sent, while rows of it still wait."""
+    original = Sequencer._block
+
+    def block(self: Sequencer, draft: Draft, intake: Intake, oldest_unsent: int) -> LaneBlock:
+        return replace(original(self, draft, intake, oldest_unsent), settled=intake.settled(self._marked))
+
+    return _instead(Sequencer, "_block", block)
 
 
 def old_generations_pass() -> Any:
@@ -124,6 +136,16 @@ def unknown_deliveries_are_counted() -> Any:
     return _instead(QueueSender, "_delivered", lambda self, *rest: original(self, *rest[:-1], None))
 
 
+def the_last_batch_is_forgotten() -> Any:
+    """A trainer that starts again is told the position before its last one, and publishes that batch once more."""
+    original = Publisher.last_position
+
+    def last_position(self: Publisher, timeout_s: float = 60.0) -> bytes:
+        return b"%d" % max(0, int(original(self, timeout_s) or b"0") - 1)
+
+    return _instead(Publisher, "last_position", last_position)
+
+
 def seeds_leave_out_bulk() -> Any:
     """A founded region's lanes do not tell what its seed holds of the donor's bulk."""
     original = ShardSeeding._copy_lane
@@ -153,19 +175,44 @@ def what_was_forgotten_stays_forgotten() -> Any:
     return _instead(Pending, "adopt", lambda *_: None)
 
 
-MUTATIONS: tuple[Callable[[], Any], ...] = (
-    takeover_forgets_what_was_sent,
-    settled_runs_ahead,
-    old_generations_pass,
-    undo_is_skipped,
-    late_deltas_miss_the_journals,
-    rows_and_positions_part,
-    catch_up_skips_a_record,
-    zombies_write,
-    aborted_records_are_read,
-    voids_are_not_learnt,
-    unknown_deliveries_are_counted,
-    a_mirrored_catalogue_has_a_hole,
-    what_was_forgotten_stays_forgotten,
-    seeds_leave_out_bulk,
-)
+def a_retraction_leaves_a_part() -> Any:
+    """A retraction does not take back all that it has found."""
+    original = Retraction.parts
+    return _instead(Retraction, "parts", lambda self, voids: list(original(self, voids))[1:])
+
+
+def states_are_healthy_at_once() -> Any:
+    """Nobody waits until a state is complete in all regions."""
+    return _instead(
+        Probation,
+        "passed",
+        lambda _self, states, *_: [
+            replace(state, verdict=Verdict.HEALTHY) for state in states if state.verdict is Verdict.CANDIDATE
+        ],
+    )
+
+
+def _everywhere(_: Scenario) -> bool:
+    return True
+
+
+MUTATIONS: dict[Callable[[], Any], Callable[[Scenario], bool]] = {
+    takeover_forgets_what_was_sent: _everywhere,
+    settled_runs_ahead: _everywhere,
+    old_generations_pass: _everywhere,
+    undo_is_skipped: _everywhere,
+    late_deltas_miss_the_journals: _everywhere,
+    rows_and_positions_part: _everywhere,
+    catch_up_skips_a_record: _everywhere,
+    zombies_write: _everywhere,
+    aborted_records_are_read: _everywhere,
+    voids_are_not_learnt: _everywhere,
+    unknown_deliveries_are_counted: _everywhere,
+    the_last_batch_is_forgotten: lambda scenario: any(scenario.trainers),
+    a_mirrored_catalogue_has_a_hole: lambda scenario: scenario.own_brokers,
+    what_was_forgotten_stays_forgotten: lambda scenario: scenario.pending_bytes < LEAST_PENDING_BYTES,
+    seeds_leave_out_bulk: lambda scenario: scenario.founds,
+    a_retraction_leaves_a_part: lambda scenario: scenario.commands > 0,
+    states_are_healthy_at_once: _everywhere,
+}
+"""Each with the worlds in which it can show at all: no others need to be lived through."""

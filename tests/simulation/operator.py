@@ -37,10 +37,16 @@ retention that has passed what a retraction needs."""
 
 
 class Operator(Machine):
-    """Runs a command now and then: `work` is one command from its beginning to its end."""
+    """Runs a command now and then: `work` is one command from its beginning to its end.
+
+    Attributes:
+        retracted: trainer and epochs of each retraction that has ended well, for the checks; not those of `raw`, in
+            whose name retractions come that no command has made.
+    """
 
     def __init__(self, environment: Environment) -> None:
         super().__init__("operator", environment)
+        self.retracted: list[tuple[str, EpochRange]] = []
         self._commands: tuple[Callable[[History], None], ...] = (
             *(self._roll_back, self._roll_back, self._pin, self._pin, self._unpin),
             *(self._withdraw, self._retract, self._reinstate),
@@ -101,7 +107,8 @@ class Operator(Machine):
         first = self.environment.rng.randint(max(0, last - 4), last)
         trainer, epochs = self.environment.rng.choice(("trainer-0", "raw")), EpochRange(first, last)
         identity = f"retract/{trainer}/{first}-{last}"
-        self._operate(Purpose.RETRACT, identity, first, lambda: Retraction(trainer, epochs), history)
+        if self._operate(Purpose.RETRACT, identity, first, lambda: Retraction(trainer, epochs), history):
+            self.retracted += [(trainer, epochs)] if trainer != "raw" else []
 
     def _reinstate(self, history: History) -> None:
         if not history.barrier.voids:
@@ -112,13 +119,15 @@ class Operator(Machine):
 
     def _operate(
         self, purpose: Purpose, identity: str, first: int, collector: Callable[[], Collector], history: History
-    ) -> None:
+    ) -> bool:
+        """Whether it has ended well."""
         start = history.states.get(first)
         if first and start is None:
-            return  # its record is not published yet
+            return False  # its record is not published yet
         operation = Operation(purpose, identity, start, collector, self._entry(purpose, history.barrier))
         outcome = Operations(self._cluster, self._shared(), self._model).run(operation)
         self.environment.log(f"operator: {identity}, {outcome.rows} rows")
+        return True
 
     def _shared(self) -> SharedCatalogue:
         catalogue = SharedCatalogue(self._cluster)

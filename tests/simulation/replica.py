@@ -21,13 +21,18 @@ MEMORY_BYTES = 1 << 20
 
 
 class Replica(Machine):
-    """One replica of the scenario's model, owning some of its shards."""
+    """One replica of the scenario's model, owning some of its shards.
+
+    Attributes:
+        reached: by shard, the highest state at which it has ever been complete, for the checks.
+    """
 
     def __init__(self, region: str, number: int, shards: tuple[int, ...], environment: Environment) -> None:
         super().__init__(f"replica {region}-{number}", environment)
         self.region, self.shards = region, shards
         self.disk = Disk()
         self.snapshot: Disk | None = None
+        self.reached = dict.fromkeys(shards, 0)
         self._applier: Applier | None = None
         self._store: Store | None = None
 
@@ -109,6 +114,8 @@ class Replica(Machine):
         self.environment.watch(self.name, halts if self._applier.stopped is None else [*halts, self._applier.stopped])
         memory = self.store.memory_bytes()
         assert memory <= MEMORY_BYTES, f"{self.name}: {memory} bytes are held, {MEMORY_BYTES} allowed"
+        for shard, position in self._applier.state.shards.items():
+            self.reached[shard] = max(self.reached[shard], position.complete)
         if now_s >= self._announce_at_s:
             self._announce_at_s = now_s + 0.2
             self._announce(self._applier, int(now_s * 1e6))

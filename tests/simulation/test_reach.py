@@ -1,125 +1,26 @@
-"""A simulation that never gets into trouble proves nothing: the first seeds reach every place that it is made for."""
+"""A simulation that never gets into trouble proves nothing: the first seeds reach every place that it is made for.
 
-import logging
+All laws are checked in them, as in every world, so `test_simulation` goes on after them.
+"""
+
+import json
+import os
+import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 
-from ekko.storage.engine.table import Table
-from ekko.streams.applier.instructions import Instructions
-from ekko.streams.fanout.mirror import RegionMirror
-from ekko.streams.fanout.recomputation import Recomputation
-from ekko.streams.fanout.seeding import ShardSeeding
-from ekko.streams.fanout.shard import ShardFanout
-from ekko.streams.manager.automatic import AutomaticRollback
-from ekko.streams.manager.tenure import Tenure
-from ekko.streams.memory.broker import MemoryBroker
-from ekko.streams.operations.operation import Operator
-from ekko.streams.publisher.control import RollbackGate
-from tests.simulation import faults, retention
-from tests.simulation.durable import MemoryDurable
-from tests.simulation.environment import Environment
-from tests.simulation.faults import Killed
-from tests.simulation.machines import Machine, ManagerMachine
-from tests.simulation.replica import Replica
-from tests.simulation.world import simulate
+from tests.simulation.reach import MOMENTS, PLACES, TOLD
 
 SEEDS = 25
-
-PLACES: tuple[tuple[Any, str], ...] = (
-    (ShardFanout, "subtract_sent"),  # takeovers with something sent before
-    (Recomputation, "_end_pass"),  # bulk that was forgotten for want of memory
-    (ShardSeeding, "open"),  # a region founded from a snapshot
-    (RegionMirror, "_connect"),  # regions with a cluster of their own
-    (Table, "undo"),  # rollbacks
-    (Table, "unite"),  # withdrawn states
-    (Table, "_journal_between"),  # late deltas of older epochs
-    (MemoryDurable, "scan"),  # restarts from disk
-    (RollbackGate, "_renew"),  # trainers that hear of a rollback
-    (AutomaticRollback, "_roll_back"),  # rollbacks that nobody asked for
-    (AutomaticRollback, "_serve_pinned"),  # and what comes once none is left
-    (Instructions, "_follow_pin"),
-    (Operator, "_write"),  # retractions and reinstatements by the commands' own code
-    (Replica, "rewind"),
-    (Tenure, "write_barrier"),
-    (retention.Retention, "pass_by"),
-    (MemoryBroker, "trim"),
-    (faults, "Killed"),  # kills in the middle of something
-)
-
-
-TOLD = (
-    *("rollback: ", "operator: rollback by", "retraction of epoch", "operator: retract/", "operator: reinstate/"),
-    *("withdrawal: ", "operator: withdraw by", "rewound"),
-)
-"""What a world tells once it has really happened: a void, a retraction, a withdrawal, a snapshot that was put back."""
-
-MOMENTS = frozenset({"poll", *faults.TRANSACTION})
-"""Between these steps whoever writes the barriers is killed."""
-
-
-class Chronicle:
-    """What really happened in the worlds that were lived through."""
-
-    def __init__(self) -> None:
-        self.told = dict.fromkeys(TOLD, 0)
-        self.leaders_killed: Counter[str] = Counter()
-
-    def log(self, original: Callable[[Environment, str], None]) -> Callable[[Environment, str], None]:
-        def listening(environment: Environment, text: str) -> None:
-            for wanted in TOLD:
-                self.told[wanted] += wanted in text
-            original(environment, text)
-
-        return listening
-
-    def end(self, original: Callable[[Machine], None]) -> Callable[[Machine], None]:
-        def watching(machine: Machine) -> None:
-            moment = sys.exc_info()[1]
-            if isinstance(moment, Killed) and isinstance(machine, ManagerMachine) and machine.leads:
-                self.leaders_killed[str(moment)] += 1
-            original(machine)
-
-        return watching
 
 
 @pytest.mark.timeout(1200)
 def test_the_first_seeds_reach_every_place() -> None:
-    calls, chronicle = dict.fromkeys([name for _, name in PLACES], 0), Chronicle()
-    logging.disable(logging.CRITICAL)
-    try:
-        with ExitStack() as stack:
-            for owner, name in PLACES:
-                stack.enter_context(patch.object(owner, name, _counting(getattr(owner, name), name, calls)))
-            stack.enter_context(patch.object(Environment, "log", chronicle.log(Environment.log)))
-            stack.enter_context(patch.object(Machine, "end", chronicle.end(Machine.end)))
-            for seed in range(SEEDS):
-                simulate(seed)
-    finally:
-        logging.disable(logging.NOTSET)
-    reached = calls | chronicle.told
-    assert all(reached.values()), f"never in {SEEDS} seeds: {[name for name, count in reached.items() if not count]}"
-    survived = MOMENTS - chronicle.leaders_killed.keys()
-    assert not survived, f"no leader was killed at: {survived}; {chronicle.leaders_killed}"
-
-
-def _counting(original: Any, name: str, calls: dict[str, int]) -> Any:
-    if isinstance(original, type):
-
-        class Counted(original):  # type: ignore[misc]
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                calls[name] += 1
-
-        return Counted
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        calls[name] += 1
-        return original(*arguments, **named)
-
-    return counted
+    command = [sys.executable, "-m", "tests.simulation.reach", str(SEEDS)]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1100, check=False)
+    assert run.returncode == 0, run.stderr
+    reached = json.loads(run.stdout)
+    assert len(reached) == len(PLACES) + len(TOLD) + len(MOMENTS)
+    assert all(reached.values()), f"never in {SEEDS} seeds: {[what for what, count in reached.items() if not count]}"

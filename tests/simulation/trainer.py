@@ -16,8 +16,8 @@ class Trainer(Machine):
 
     Attributes:
         keys: uint64, those that it learns of.
-        acknowledged: rows that were acknowledged over all its lives.
-        uncertain: something had an unknown fate, so the log may hold more than was acknowledged.
+        batches: table and keys of each batch as it was published last, for the checks: what it learns itself is lost
+            with every life.
     """
 
     def __init__(self, number: int, keys: UInt64s, environment: Environment, *, exactly_once: bool) -> None:
@@ -27,6 +27,7 @@ class Trainer(Machine):
         self.training = True
         self.keys = keys
         self._publisher: Publisher | None = None
+        self.batches: dict[int, tuple[str, UInt64s]] = {}
         self._batch = 0
         self._rows_of_earlier_lives = 0
 
@@ -75,6 +76,7 @@ class Trainer(Machine):
         deltas = rng.normal(0.0, 0.01, (len(keys), table.dim)).astype(np.float32)
         created = rng.random(len(keys)) < 0.1
         position = b"%d" % (self._batch + 1) if self.exactly_once else None
+        self.batches[self._batch + 1] = table.name, np.unique(keys)
         publisher.publish(table.name, keys, deltas, created=created, position=position, timeout_s=0.2)
         self._batch += 1
 

@@ -10,8 +10,9 @@ from ekko.streams.fanout.seeding import SEED_SEQ
 from ekko.streams.log import Partition
 from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S
 from tests.simulation.checks.acknowledged import check_acknowledged
+from tests.simulation.checks.healthy import check_healthy_is_complete
 from tests.simulation.checks.pinned import check_pinned
-from tests.simulation.checks.rejections import check_rejections
+from tests.simulation.checks.rejections import check_founded_rejections, check_rejections
 from tests.simulation.checks.replicas import (
     check_as_of,
     check_complete_is_honest,
@@ -19,6 +20,7 @@ from tests.simulation.checks.replicas import (
     check_regions_equal,
     check_rows,
 )
+from tests.simulation.checks.retracted import check_retracted
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
 from tests.simulation.durable import Disk
@@ -69,8 +71,8 @@ class World:
             Trainer(number, self.input.keys, self.environment, exactly_once=exactly_once)
             for number, exactly_once in enumerate(scenario.trainers)
         ]
-        operator = Operator(self.environment)
-        self.machines: list[Machine] = [*self.fanouts, *self.managers, *self.replicas, *self.trainers, operator]
+        self.commander = Operator(self.environment)
+        self.machines: list[Machine] = [*self.fanouts, *self.managers, *self.replicas, *self.trainers, self.commander]
         self.retention = Retention(self.environment, self.replicas, self.trainers)
         self.founder = Founder(
             self.environment, self.replicas[0], self.retention, seeded=self._restore_seeded, opened=self._open_founded
@@ -117,6 +119,7 @@ class World:
         truth = Truth(self.environment.brokers[CENTRAL], self.scenario.model)
         for replica in self._up_replicas():
             check_complete_is_honest(truth.knowing(replica.state.voids), replica)
+        check_healthy_is_complete(self.environment.brokers[CENTRAL], self.scenario, self.replicas)
 
     def come_to_rest(self) -> None:
         """Nothing goes wrong any more: everything that was begun must end."""
@@ -162,8 +165,10 @@ class World:
             founded = self._region_log(FOUNDED)
             check_seqs_contiguous(founded, first=SEED_SEQ + 1)
             check_barriers_forwarded(founded, truth.epoch, seeded=True)
+            check_founded_rejections(founded, logs[0], self.founder.begins)
         for trainer in self.trainers:
             check_acknowledged(truth, trainer)
+        check_retracted(truth, self.commander.retracted)
         for replica in self.replicas:
             assert replica.state.complete == truth.epoch, f"{replica.name} is complete at {replica.state.complete} only"
             check_rows(truth, replica)
