@@ -15,8 +15,8 @@ AT_ONCE_S = 0.2
 
 def test_a_writer_in_mid_transaction_is_fenced_at_once(kafka: KafkaCluster, topic_prefix: str) -> None:
     kafka.create_topics([TopicSpec(topic_prefix, 1)])
-    place, took_s = Partition(topic_prefix, 0), []
-    for _ in range(5):
+    place, took_s = Partition(topic_prefix, 0), [AT_ONCE_S]
+    while min(took_s) >= AT_ONCE_S and len(took_s) < 20:  # a busy machine makes some slow, the half second all of them
         older = kafka.transactional_writer(topic_prefix)
         older.transact([Output(place, b"committed")])
         older._producer.begin_transaction()
@@ -32,4 +32,4 @@ def test_a_writer_in_mid_transaction_is_fenced_at_once(kafka: KafkaCluster, topi
     assert min(took_s) < AT_ONCE_S, took_s
     kafka.transactional_writer(topic_prefix).close()  # waits until markers are written
     values = [record.value for record in read_all(kafka, topic_prefix)]
-    assert values == [b"committed", b"committed, too"] * 5
+    assert values == [b"committed", b"committed, too"] * (len(took_s) - 1)

@@ -34,6 +34,12 @@ from ekko.streams.log import Output, Partition, TopicSpec, read_all
 from ekko.streams.manager.automatic import ProposalReader
 from ekko.streams.monitor.settings import GROUP
 
+AHEAD_S = 10.0
+"""Signals are dated so far ahead, so that they are late for no bucket, however busy the machine is."""
+
+PATIENCE_S = 90.0
+"""For a monitor on a busy machine."""
+
 
 class Signals:
     """Declares models, sends their signals, reads their shares."""
@@ -54,7 +60,8 @@ class Signals:
         assert self.writer.flush(10) == 0
 
     def signal(self, model: str, metric: str, value: float, count: int = 1) -> None:
-        message = Signal(model, "east", "serving/1", metric, value, count, int(time.time() * 1e6))
+        event_us = int((time.time() + AHEAD_S) * 1e6)
+        message = Signal(model, "east", "serving/1", metric, value, count, event_us)
         self.send(Output(Partition(topics.signals(model), 0), encode(message)))
 
     def shares(self, since_us: int = 0) -> dict[str, Shares]:
@@ -66,17 +73,18 @@ class Signals:
         return found
 
     def wait_until_heard(self, *models: str) -> None:
-        """Wait until the monitor reads these models' signals; what came before is nobody's business."""
-        wanted = {TopicPartition(topics.signals(model), 0) for model in models}
-        deadline = time.monotonic() + 60
-        while not wanted <= self._assigned():
-            assert time.monotonic() < deadline, self._assigned()
-            time.sleep(0.2)
-        time.sleep(3)  # from being given a partition to having asked where it ends
+        """Wait until the monitor reads these models' signals: it has read some that count for nothing.
 
-    def _assigned(self) -> set[TopicPartition]:
-        described = self.admin.describe_consumer_groups([GROUP])[GROUP].result(10)
-        return {place for member in described.members for place in member.assignment.topic_partitions}
+        It begins at the end, so what comes before it has asked where that is, it never hears of.
+        """
+        partitions = [Partition(topics.signals(model), 0) for model in models]
+        deadline = time.monotonic() + PATIENCE_S
+        with closing(self.cluster.group(GROUP)) as group:
+            while group.committed(partitions).keys() != set(partitions):
+                assert time.monotonic() < deadline, group.committed(partitions)
+                for model in models:
+                    self.signal(model, "counts for nothing", 0.0)
+                time.sleep(0.5)
 
     def wait_until_committed(self, *models: str) -> None:
         """Wait until the monitor's group stands at the end: before its first commit it has no place."""
@@ -263,10 +271,10 @@ def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker
     partition = Partition(topics.signals(name), 0)
     proposals = ProposalReader(signals.cluster, Codec(), ModelDeclaration(name))
 
-    def serve(live: float, until: Verdict, timeout_s: float) -> tuple[float, Proposal]:
-        """Report twice a second until the monitor says so; seconds that took, and what it said."""
-        start = time.monotonic()
-        while time.monotonic() - start < timeout_s:
+    def serve(live: float, until: Verdict) -> tuple[float, Proposal]:
+        """Report twice a second until the monitor says so: what it said, and the seconds until it saw something."""
+        start_s, deadline = time.time(), time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             for cohort, loss in (("live", live), ("baseline", 0.5)):
                 now_us = int(time.time() * 1e6)
                 signals.send(
@@ -275,14 +283,15 @@ def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker
             time.sleep(0.5)
             proposal = proposals.poll()
             if proposal is not None and proposal.verdict is until:
-                return time.monotonic() - start, proposal
-        raise AssertionError(f"not {until} within {timeout_s} s")
+                return proposal.since_us / 1e6 - start_s, proposal
+        raise AssertionError(f"not {until} within {PATIENCE_S} s")
 
     with monitor(broker.bootstrap, port):
         page(port, "health")
-        serve(0.5, Verdict.HEALTHY, 40)
-        seconds, proposal = serve(0.9, Verdict.CORRUPT, 20)
-        assert seconds < 15
+        serve(0.5, Verdict.HEALTHY)
+        seen_after_s, proposal = serve(0.9, Verdict.CORRUPT)
+        # By the reports' own times, for the monitor may be kept waiting: a window is five buckets of a second.
+        assert -1.0 <= seen_after_s < 6.0
         assert "log_loss is 0." in proposal.reason
-        serve(0.5, Verdict.HEALTHY, 40)
+        serve(0.5, Verdict.HEALTHY)
     proposals.close()

@@ -20,6 +20,7 @@ from ekko.streams.manager.rollback import Region
 from ekko.streams.memory.broker import MemoryBroker
 from ekko.streams.memory.faults import Faults
 from ekko.streams.memory.log import MemoryCluster
+from tests.streams.visible import await_visible
 
 SHARDS = 3
 
@@ -78,6 +79,7 @@ class World:
 
     def newest(self) -> int:
         """Epoch of the last committed barrier; fences nobody."""
+        await_visible(self.cluster, topics.control(self.model.name))
         barrier = read_control(self.cluster, self.codec, self.model)
         return 0 if barrier is None else barrier.epoch
 

@@ -15,9 +15,9 @@ def down(region: RegionDeclaration) -> Cluster:
 
 def test_all_regions_are_waited_for_no_longer_than_the_time_out() -> None:
     regions = Regions(down, Codec())
-    names = [f"r{number}" for number in range(10)]
+    names = [f"r{number}" for number in range(10, 60)]
     regions.follow({name: RegionDeclaration(name, incarnation=1) for name in names})
     started = time.monotonic()
     assert regions.wait(0.3) == names
-    assert 0.3 <= time.monotonic() - started < 1.5
+    assert 0.3 <= time.monotonic() - started < 7.5, "one after the other, they take 15 s"
     regions.close()

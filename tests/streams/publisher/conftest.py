@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from ekko.ops.broker import Broker
-from ekko.schemas.declarations import ModelDeclaration
-from ekko.streams.catalogue.declaring import declare
+from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration
+from ekko.streams.catalogue.declaring import declare, delete_model
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Cluster
@@ -52,10 +51,24 @@ def memory_model(model: ModelDeclaration) -> tuple[MemoryCluster, str]:
     return memory, model.name
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of this test alone, which it may kill."""
-    with Broker(tmp_path / "broker") as broker:
-        with closing(KafkaCluster(broker.bootstrap)) as cluster:
-            declare(cluster, Declarations(models=(MODEL,)), lambda region: pytest.fail(str(region)))
+@pytest.fixture(scope="module")
+def mortal_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of these tests alone."""
+    with Broker(tmp_path_factory.mktemp("mortal") / "broker") as broker:
         yield broker
+
+
+@pytest.fixture
+def own_broker(mortal_broker: Broker) -> Iterator[Broker]:
+    """It runs, holds a model that is declared anew, and may be killed."""
+    with closing(KafkaCluster(mortal_broker.bootstrap)) as cluster:
+        declare(cluster, Declarations(models=(MODEL,)), nowhere)
+    yield mortal_broker
+    if not mortal_broker.running:
+        mortal_broker.start()
+    with closing(KafkaCluster(mortal_broker.bootstrap)) as cluster:
+        delete_model(cluster, MODEL.name, nowhere)
+
+
+def nowhere(region: RegionDeclaration) -> Cluster:
+    raise AssertionError(f"nobody should connect to {region}")

@@ -89,24 +89,29 @@ def test_closing_with_the_broker_away_ends_in_time_and_tells(own_broker: Broker)
     assert set(counts_in(own_broker.bootstrap).tolist()) <= {1, 2}
 
 
+def publish_until_delivered(publisher: Publisher, batches: int) -> int:
+    """Publish until so many batches are known to be in the log; how many were published."""
+    published, delivered, deadline = 0, 0, time.monotonic() + 60
+    while delivered < batches:
+        assert time.monotonic() < deadline
+        published += 1
+        with suppress(PublishUncertain):  # a busy broker may be too slow for little patience
+            publisher.publish("users", np.arange(100), deltas_of(100))
+            publisher.flush(20)
+            delivered += 1
+    return published
+
+
 def test_what_is_not_delivered_in_time_is_of_unknown_fate_and_later_batches_go(own_broker: Broker) -> None:
     impatient = KafkaCluster(own_broker.bootstrap, {"delivery.timeout.ms": "1500"})
     with closing(impatient), closing(Publisher("ctr", cluster=impatient)) as publisher:
-        publisher.publish("users", np.arange(100), deltas_of(100))
-        publisher.flush(20)
+        published = publish_until_delivered(publisher, 1)
         own_broker.kill()
         publisher.publish("users", np.arange(100), deltas_of(100))
         with pytest.raises(PublishUncertain, match=r"100 row\(s\) in 4 block\(s\)"):
             publisher.flush(20)
         own_broker.start()
-        published, delivered, deadline = 2, 0, time.monotonic() + 60
-        while delivered < 3:
-            assert time.monotonic() < deadline
-            publisher.publish("users", np.arange(100), deltas_of(100))
-            published += 1
-            with suppress(PublishUncertain):  # a busy broker may still be too slow for so little patience
-                publisher.flush(20)
-                delivered += 1
+        published += 1 + publish_until_delivered(publisher, 3)
         acknowledged = publisher.acknowledged.rows
     counts = counts_in(own_broker.bootstrap)
     assert max(counts) <= published, "nothing was sent twice"

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,9 +52,10 @@ class Broken:
 
 
 class OnceBroken(MemoryCluster):
-    """Its first writer is broken; `sends`: it is noticed by polls only."""
+    """Its first writer is broken; `sends`: it is noticed by polls only. Those who renew it go by `now_s`."""
 
     def __init__(self, *, sends: bool) -> None:
+        self.now_s = 0.0
         super().__init__(MemoryBroker(time.monotonic, decide=lambda: True))
         self.create_topics([TopicSpec(topics.members("east"), 1), TopicSpec(topics.signals("ctr"), 1)])
         self._broken: list[Writer] = [Broken(sends=sends)]
@@ -68,8 +70,8 @@ class OnceBroken(MemoryCluster):
 
 @pytest.fixture(params=[False, True])
 def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnceBroken]:
-    monkeypatch.setattr(outlet, "RENEW_S", 0.05)
     cluster = OnceBroken(sends=request.param)
+    monkeypatch.setattr(outlet, "time", SimpleNamespace(monotonic=lambda: cluster.now_s))
     yield cluster
     cluster.close()
 
@@ -85,7 +87,7 @@ def test_signals_that_are_lost_are_counted_and_later_ones_go(
             relay.pass_on()
     assert relay.trouble == "signals are lost: writing failed: Authentication failed"
     assert [record.message for record in caplog.records] == [relay.trouble], "once"
-    time.sleep(0.06)
+    cluster.now_s += outlet.RENEW_S
     relay.put(signal)
     relay.pass_on()
     assert read_all(cluster, topics.signals("ctr"))
@@ -98,7 +100,7 @@ def test_announcements_that_are_lost_are_told_and_later_ones_go(cluster: OnceBro
     membership = Membership(cluster, myself)
     membership.announce(standing(myself))
     assert membership.trouble == "announcements are lost: writing failed: Authentication failed"
-    time.sleep(0.06)
+    cluster.now_s += outlet.RENEW_S
     membership.announce(standing(myself))
     assert [record.key for record in read_all(cluster, topics.members("east"))] == [b"a"]
     assert membership.trouble == ""
