@@ -12,6 +12,7 @@ from ekko.streams.health.verdict import Health
 USUAL = {GRADIENTS: Total(100.0, 1_000)}
 """A second of updates as they usually are."""
 QUIET_S = 90
+WORSE = (Verdict.HEALTHY, Verdict.SUSPECT, Verdict.CORRUPT)
 
 TROUBLES = {
     "NaN at the publisher": ({**USUAL, OUT_OF_RANGE: Total(200, 200)}, Verdict.CORRUPT, "200 out_of_range_rows"),
@@ -39,10 +40,9 @@ def judged(then: dict[str, Total], seconds: int) -> tuple[Verdict, str]:
     for second in range(QUIET_S + seconds):
         totals = USUAL if second < QUIET_S else then
         judgement = health.update(Bucket(second, {(metric, "live"): total for metric, total in totals.items()}))
-        if second < QUIET_S or (judgement.verdict, worst[0]) == (Verdict.SUSPECT, Verdict.CORRUPT):
-            assert judgement.verdict is not Verdict.CORRUPT or second >= QUIET_S
-            continue
-        if judgement.verdict is not Verdict.HEALTHY:
+        if second < QUIET_S:
+            assert judgement.verdict is Verdict.HEALTHY, "nothing is wrong yet"
+        elif WORSE.index(judgement.verdict) > WORSE.index(worst[0]):
             worst = judgement.verdict, judgement.reason
     return worst
 
