@@ -63,7 +63,6 @@ def test_it_starts_again_with_the_same_name_and_folder_however_often(lanes: Lane
         child.wait("applied", lambda child=child: caught_up(child, lanes))  # type: ignore[misc]
         lanes.send(BULK, number % 2, value=10)
         assert child.end() == 0
-    assert lanes.truth()
 
 
 @pytest.mark.usefixtures("kafka")
