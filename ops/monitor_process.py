@@ -25,6 +25,7 @@ from ekko.streams.groups import Group
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Partition
 from ekko.streams.monitor.app import Monitor
+from ekko.streams.monitor.recall import Recalled, recall
 from ekko.streams.monitor.settings import GROUP, MonitorSettings, broker_settings
 from ekko.streams.monitor.stall import StallWatch
 
@@ -63,8 +64,12 @@ def run(settings: Settings, monitor_settings: MonitorSettings) -> None:
         catalogue.refresh()
         return catalogue.models
 
-    monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared)
     cluster = central_cluster(settings)
+
+    def recalled(model: str) -> Recalled:
+        return recall(cluster, catalogue.codec, model)
+
+    monitor = Monitor(broker, monitor_settings, catalogue.codec, catalogue.models, declared=declared, recall=recalled)
     watched = stop, cluster, cluster.group(GROUP), tuple(catalogue.models), monitor_settings.stall_s
     threading.Thread(target=_watch, args=watched, name="stall watch", daemon=True).start()
     monitor.run()

@@ -9,7 +9,7 @@ from ekko.schemas.signals import Signal
 from ekko.streams.health.buckets import Bucket, Total
 from ekko.streams.health.detectors import Detector
 from ekko.streams.health.proposals import to_signal
-from ekko.streams.health.trainers import ABOUT_TRAINERS, SilentTrainer, TrainerWatch, in_words
+from ekko.streams.health.trainers import SilentTrainer, TrainerWatch, in_words
 from ekko.streams.health.verdict import Health, Judgement
 
 COHORTS = ("live", "baseline")
@@ -47,13 +47,17 @@ class Board:
         self._metrics, self._bucket_s, self._grace_s = metrics, bucket_s, grace_s
         self._next = floor((now_s - grace_s) / bucket_s)
 
-    def accepts(self, signal: Signal) -> bool:
-        """Whether a signal belongs into buckets and comes in time; what comes too late is counted in `late`.
+    def follow(self, model: str, watch: TrainerWatch) -> None:
+        """Judge the model's trainers by this watch from now on."""
+        self._trainers[model] = watch
 
-        What it says about trainers is taken in, too.
-        """
-        if signal.metric in ABOUT_TRAINERS and signal.model in self._trainers:
+    def hear(self, signal: Signal) -> None:
+        """Take in what a signal says about trainers; others are passed over."""
+        if signal.model in self._trainers:
             self._trainers[signal.model].hear(signal)
+
+    def accepts(self, signal: Signal) -> bool:
+        """Whether a signal belongs into buckets and comes in time; what comes too late is counted in `late`."""
         if signal.metric not in self._metrics or signal.cohort not in COHORTS:
             return False
         if signal.event_us / 1e6 < self._next * self._bucket_s:

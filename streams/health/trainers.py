@@ -15,6 +15,8 @@ LEAST_S = 30.0
 """But not before so many seconds: a trainer may save its parameters."""
 GIVEN_UP_S = 600.0
 """After so many seconds of silence a trainer counts as gone for good, and is no reason for an alarm any more."""
+RECALLED_S = 1_800.0
+"""A watch that begins needs no older signals: enough to have seen the usual pauses of who is called silent now."""
 _USUAL_PAUSES, _LEAST_PAUSES = 60, 5
 _STEP_S = 5.0
 """Between two words of fan-outs no more than this passes: while none reads, nobody can tell who is silent."""
@@ -51,9 +53,14 @@ class TrainerWatch:
     is down nor a monitor that was makes a trainer silent, and no two clocks are compared. Whether blocks came before or
     after a trainer's end is told by the trainer's own clock. One that was heard fewer than five times has no usual
     pause, and is not judged.
+
+    Args:
+        since_us: when the first signal that it hears was written, microseconds since 1970. What was published before
+            counts for nothing, however late it is read: of whom that is, the end may have been told before, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, since_us: int = 0) -> None:
+        self._since_us = since_us
         self._now_s = 0.0
         self._newest_us = 0
         self._trainers: dict[str, _Trainer] = {}
@@ -86,9 +93,9 @@ class TrainerWatch:
         return found
 
     def _published(self, name: str, published_us: int) -> None:
-        known = self._trainers.pop(name, None)
-        if published_us <= self._ended_us.get(name, 0):
+        if published_us <= max(self._ended_us.get(name, 0), self._since_us):
             return  # what it had sent before it ended, read late or once more
+        known = self._trainers.pop(name, None)
         if known is None:
             known = _Trainer(self._now_s, published_us)
         elif published_us > known.published_us:  # other regions' fan-outs say the same, later ones say it again

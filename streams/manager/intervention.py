@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
-from ekko.schemas.errors import CommitUncertain, Fenced, TransactionAborted
+from ekko.schemas.errors import CommitUncertain, EkkoError, Fenced, TransactionAborted
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.log import Cluster
@@ -19,6 +19,7 @@ from ekko.streams.manager.history import History, read_audit
 from ekko.streams.manager.tenure import Tenure
 
 _ATTEMPTS = 5
+_PASSING = (CommitUncertain, Fenced, TransactionAborted)
 
 
 def intervene(
@@ -40,42 +41,82 @@ def intervene(
     Raises:
         StateUnavailable: see the amendment; nothing was written.
         Fenced: other managers came in between again and again; nothing was written.
+        CommitUncertain: nobody could look any more for a barrier that may have been written.
+        EkkoError, TimeoutError: whatever else keeps the model's history from being read; nothing was written.
     """
-    now_s = entry.at_us / 1e6
-    for attempt in range(_ATTEMPTS):
-        tenure = _take(cluster, catalogue, model, now_s, known)
-        if tenure is None:
-            continue
-        try:
-            done = _written(cluster, catalogue, tenure, entry) if attempt else None
+    intervention = _Intervention(cluster, catalogue, model, amend, entry)
+    try:
+        for _ in range(_ATTEMPTS):
+            done = intervention.attempt(known)
             if done is not None:
                 return done
-            catalogue.refresh()
-            return tenure.write_barrier(catalogue.end, now_s, amend, entry)
-        except (CommitUncertain, Fenced, TransactionAborted):
-            continue
+    except (EkkoError, TimeoutError) as error:
+        if intervention.uncertain:
+            raise _unknown(model, str(error)) from error
+        raise
+    lost = f"other managers took the tenure {_ATTEMPTS} times in a row"
+    if intervention.uncertain:
+        raise _unknown(model, lost)
+    raise Fenced(f"model {model.name}: {lost}; nothing was written", hint="run it again")
+
+
+class _Intervention:
+    """Tries to write the barrier, once an attempt.
+
+    Attributes:
+        uncertain: whether an attempt may have written it, and nobody has looked since.
+    """
+
+    def __init__(
+        self, cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, amend: Amendment, entry: AuditEntry
+    ) -> None:
+        self.uncertain = False
+        self._cluster, self._catalogue, self._model = cluster, catalogue, model
+        self._amend, self._entry = amend, entry
+
+    def attempt(self, known: History | None) -> ModelState | None:
+        """The state that the barrier opens, or None: somebody came in between, try again. Raises as `intervene`."""
+        now_s = self._entry.at_us / 1e6
+        try:
+            tenure = Tenure(self._cluster, self._catalogue.codec, self._model, now_s, known)
+        except _PASSING:
+            return None
+        try:
+            return self._written(tenure) or self._write(tenure, now_s)
+        except _PASSING:
+            return None
         finally:
             tenure.close()
-    raise Fenced(f"model {model.name}: other managers took the tenure {_ATTEMPTS} times in a row; nothing was written")
+
+    def _written(self, tenure: Tenure) -> ModelState | None:
+        """The state, if an earlier attempt did write the barrier; whoever holds the tenure finds all of its fate."""
+        if not self.uncertain:
+            return None
+        for other in read_audit(self._cluster, self._catalogue.codec, self._model):
+            details = {name: value for name, value in other.details.items() if name in self._entry.details}
+            if replace(other, details=details) == self._entry:
+                return tenure.states[int(other.details["epoch"])]
+        self.uncertain = False
+        return None
+
+    def _write(self, tenure: Tenure, now_s: float) -> ModelState:
+        self._catalogue.refresh()
+        before = tenure.barrier
+        try:
+            return tenure.write_barrier(self._catalogue.end, now_s, self._amend, self._entry)
+        except EkkoError as error:
+            # Who is fenced may have had the answer to its commit lost; the states are written after the barrier.
+            self.uncertain = isinstance(error, CommitUncertain | Fenced) or tenure.barrier is not before
+            raise
+
+
+def _unknown(model: ModelDeclaration, why: str) -> CommitUncertain:
+    return CommitUncertain(
+        f"model {model.name}: the barrier may be written or not: {why}",
+        hint=f"`ekko states {model.name}` shows whether it is there; if not, run it again",
+    )
 
 
 def actor() -> str:
     """Who runs this process, for the audit trail: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _take(
-    cluster: Cluster, catalogue: Catalogue, model: ModelDeclaration, now_s: float, known: History | None
-) -> Tenure | None:
-    try:
-        return Tenure(cluster, catalogue.codec, model, now_s, known)
-    except (CommitUncertain, Fenced, TransactionAborted):
-        return None
-
-
-def _written(cluster: Cluster, catalogue: Catalogue, tenure: Tenure, entry: AuditEntry) -> ModelState | None:
-    for other in read_audit(cluster, catalogue.codec, tenure.model):
-        details = {name: value for name, value in other.details.items() if name in entry.details}
-        if replace(other, details=details) == entry:
-            return tenure.states[int(other.details["epoch"])]
-    return None

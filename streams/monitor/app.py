@@ -29,7 +29,10 @@ from ekko.schemas.signals import Shares, Signal
 from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.standard import WATCHED, standard_detectors
+from ekko.streams.health.trainers import TrainerWatch
 from ekko.streams.monitor import metrics
+from ekko.streams.monitor.following import Following
+from ekko.streams.monitor.recall import Recalled
 from ekko.streams.monitor.settings import GROUP, BrokerSettings, MonitorSettings
 from ekko.streams.monitor.shares import Measure, contributions, needs_restart, shares, table_key
 
@@ -37,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 Declared = Callable[[], Mapping[str, ModelDeclaration]]
 """Reads the models that the catalogue declares now; may block."""
+Recall = Callable[[str], Recalled]
+"""Reads back what a model's signals have said of its trainers; may block."""
 
 
 class Monitor:
@@ -45,6 +50,7 @@ class Monitor:
     Args:
         models: whose signals are followed.
         declared: asked every `catalogue_interval_s`; when models have come or gone the app stops and `restart` is true.
+        recall: asked for each model whose signals this process is given.
     """
 
     def __init__(
@@ -53,11 +59,14 @@ class Monitor:
         settings: MonitorSettings,
         codec: Codec,
         models: Mapping[str, ModelDeclaration],
+        *,
         declared: Declared,
+        recall: Recall,
     ) -> None:
         self.restart = False
         self.unreadable = 0
         self._codec, self._models, self._declared, self._settings = codec, models, declared, settings
+        self._recall, self._following, self._recalling = recall, Following(models), asyncio.Lock()
         self._latest: list[Shares] = []
         self.app = make_app(broker, settings)
         tables = [_WindowTable(self.app, name=name, default=float) for name in ("windows", "samples")]
@@ -99,6 +108,7 @@ class Monitor:
         self.app.task(self._start_tables)
         self.app.timer(settings.publish_interval_s)(self._publish)
         self.app.timer(settings.bucket_s)(self._judge)
+        self.app.timer(settings.bucket_s)(self._follow_trainers)
         self.app.timer(settings.catalogue_interval_s)(self._follow_catalogue)
         self._wire_pages()
 
@@ -107,20 +117,26 @@ class Monitor:
             await self.app.add_runtime_dependency(table)
 
     async def _take_signals(self, stream: Any) -> None:
+        models = {topics.signals(model): model for model in self._models}
         async for event in stream.events():
             message = event.message
+            async with self._recalling:  # what is being read back may hold it
+                new = self._following.is_next(models[message.topic], message.offset)
             try:
-                self._take(message.value)
+                self._take(message.value, new=new)
             except Exception:  # noqa: BLE001 - see above: Faust would swallow it
                 self.unreadable += 1
                 _log.exception("%s[%d] offset %d: no signal, skipped", message.topic, message.partition, message.offset)
 
-    def _take(self, value: bytes) -> None:
+    def _take(self, value: bytes, *, new: bool) -> None:
+        """Take in a signal; unless it is `new`, what it says of trainers is known, or will be read back."""
         decoded = self._codec.decode(value)
         if not isinstance(decoded, Signal):
             raise EkkoError(f"a {type(decoded).__name__} in a signals topic")
         for measure, amount in contributions(decoded):
             self._windows[table_key(decoded.model, measure)] += amount
+        if new:
+            self._board.hear(decoded)
         if self._board.accepts(decoded):
             samples = self._samples.relative_to(decoded.event_us / 1e6)
             samples[_sample_key(decoded.model, decoded.metric, decoded.cohort, "sum")] += decoded.value
@@ -142,7 +158,23 @@ class Monitor:
 
     async def _judge(self) -> None:
         for proposal in self._board.judge(time.time(), self._sampled):
-            await self._proposals[proposal.model].send(value=encode(proposal))
+            if proposal.model in self._following:  # else another monitor is given its signals
+                await self._proposals[proposal.model].send(value=encode(proposal))
+
+    async def _follow_trainers(self) -> None:
+        assigned = {partition.topic for partition in self.app.assignor.assigned_actives()}
+        given = {model for model in self._models if topics.signals(model) in assigned}
+        for model in self._following.keep(given):
+            self._board.follow(model, TrainerWatch())
+        for model in self._following.missing(given):
+            async with self._recalling:
+                try:
+                    recalled = await asyncio.get_running_loop().run_in_executor(None, self._recall, model)
+                except EkkoError as error:
+                    _log.warning("model %s: its signals cannot be read back, which is tried again: %s", model, error)
+                else:
+                    self._board.follow(model, recalled.watch)
+                    self._following.begin(model, recalled.end)
 
     async def _follow_catalogue(self) -> None:
         try:

@@ -11,8 +11,8 @@ from ekko.streams.health.trainers import FACTOR, GIVEN_UP_S, LEAST_S, TrainerWat
 class Source:
     """A source log's trainers as fan-outs tell of them, second by second."""
 
-    def __init__(self) -> None:
-        self.watch = TrainerWatch()
+    def __init__(self, since_s: int = 0) -> None:
+        self.watch = TrainerWatch(since_s * 1_000_000)
         self.now_s = 1_000_000
 
     def say(self, metric: str, source: str, event_s: float) -> None:
@@ -67,6 +67,24 @@ def test_what_was_sent_before_the_end_and_is_read_after_it_is_no_new_life() -> N
     source.seconds(20, "a", behind_s=25)  # a fan-out far behind, or one that reads again after a takeover
     source.seconds(300)
     assert source.silent == []
+
+
+def test_old_blocks_read_again_make_nobody_forgotten() -> None:
+    source = Source()
+    source.end("a")
+    source.now_s += 10
+    source.seconds(20, "a")
+    source.say(PUBLISHED, TRAINER + "a", 999_000)  # from before its end
+    source.seconds(int(LEAST_S) + 1)
+    assert source.silent == ["a"]
+
+
+def test_what_was_published_before_the_watch_began_counts_for_nothing() -> None:
+    source = Source(since_s=1_000_000)
+    source.seconds(20, "far-behind", behind_s=100)  # perhaps it has ended since, unheard
+    source.seconds(20, "a")
+    source.seconds(int(LEAST_S) + 1)
+    assert source.silent == ["a"]
 
 
 def test_the_usual_pause_decides() -> None:
@@ -133,7 +151,7 @@ def test_the_verdict_names_it_and_ends_with_it() -> None:
     def second(now_s: int, *trainers: str, ended: bool = False) -> None:
         sources = [(PUBLISHED, TRAINER + trainer) for trainer in trainers]
         for metric, source in [*sources, (TRAINERS_HEARD, "fanout/a"), *([(ENDED, TRAINER + "a")] if ended else [])]:
-            assert not board.accepts(Signal("ctr", "east", source, metric, 1.0, 1, now_s * 1_000_000))
+            board.hear(Signal("ctr", "east", source, metric, 1.0, 1, now_s * 1_000_000))
         for told in board.judge(now_s, lambda *_: Total()):
             proposal = from_signal(told)
             assert proposal is not None

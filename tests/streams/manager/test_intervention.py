@@ -4,7 +4,7 @@ import pytest
 
 from ekko.schemas import topics
 from ekko.schemas.epochs import EpochRange, Verdict
-from ekko.schemas.errors import StateUnavailable
+from ekko.schemas.errors import CommitUncertain, Fenced, StateUnavailable
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager import ManagerSettings
@@ -12,7 +12,7 @@ from ekko.streams.manager.automatic import ACTOR
 from ekko.streams.manager.barriers import denying, rolling_back
 from ekko.streams.manager.intervention import intervene
 from ekko.streams.manager.model import ModelManager
-from ekko.streams.memory.faults import Fate
+from ekko.streams.memory.faults import Fate, Faults
 
 from .conftest import World, faulty
 from .test_model import Once
@@ -109,3 +109,38 @@ def test_exactly_one_barrier_whatever_becomes_of_the_commit(memory: World, fate:
     assert memory.barriers()[0][0].denied == ("bad",)
     assert list(memory.states()) == [1]
     assert len(audit(memory)) == 1
+
+
+class Fates(Faults):
+    """Of one transaction after the other; with the last of them the broker goes away, if it is to."""
+
+    def __init__(self, *fates: Fate, then_away: bool = False) -> None:
+        self.left, self.then_away = list(fates), then_away
+
+    def transaction(self) -> Fate:
+        return self.left.pop(0)
+
+    def reachable(self) -> bool:
+        return bool(self.left) or not self.then_away
+
+
+def test_a_barrier_that_is_refused_every_time_is_not_written_and_is_said_not_to_be(memory: World) -> None:
+    cluster: Cluster = faulty(memory, Fates(*[Fate.REFUSED] * 5))
+    with pytest.raises(Fenced, match="nothing was written"):
+        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory))
+    assert memory.epochs() == [[]] * 3
+
+
+@pytest.mark.parametrize(
+    ("fates", "told"),
+    [
+        (Fates(*[Fate.REFUSED] * 4, Fate.REPLY_LOST), "took the tenure 5 times"),
+        (Fates(Fate.REPLY_LOST, then_away=True), "no broker answers"),
+    ],
+)
+def test_one_that_nobody_could_look_for_is_not_said_to_be_missing(memory: World, fates: Fates, told: str) -> None:
+    cluster: Cluster = faulty(memory, fates)
+    with pytest.raises(CommitUncertain, match=f"may be written or not: .*{told}") as unknown:
+        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory))
+    assert f"`ekko states {memory.model.name}`" in unknown.value.hint
+    assert memory.epochs() == [[1]] * 3, "it is there"
