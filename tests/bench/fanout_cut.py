@@ -139,7 +139,8 @@ def cut(load: Load) -> Figures:
         f"cut by 92 %: {thin.sent / thin.source:.1%} of its bytes, {late.late:.2%} late (at best {late.floor:.2%}), "
         f"{late.updates:,} updates; "
         f"express p99 {late.express_p99_ms:,.0f} ms, the hundredth part of highest score {late.top_p99_ms:,.0f} ms, "
-        f"the oldest bulk update that travelled with an express one {late.promoted_p99_ms:,.0f} ms"
+        f"the oldest delta of rows in the express lane {late.oldest_p99_ms:,.0f} ms, of the {late.promoted_share:.1%} "
+        f"with which bulk travelled {late.promoted_p99_ms:,.0f} ms"
     )
     say(
         f"takeover over the cut link: {taken.nbytes:,} bytes read back, {taken.seconds:.2f} s, {taken.rows:,} rows wait"
@@ -148,6 +149,8 @@ def cut(load: Load) -> Figures:
     return {
         "cut92_express_p99_ms": late.express_p99_ms,
         "cut92_top_p99_ms": late.top_p99_ms,
+        "cut92_express_oldest_p99_ms": late.oldest_p99_ms,
+        "cut92_promoted_share": late.promoted_share,
         "cut92_promoted_p99_ms": late.promoted_p99_ms,
         "cut92_freshness_lost": late.late - uncut.late,
         "cut92_freshness_floor": late.floor,

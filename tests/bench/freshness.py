@@ -30,8 +30,11 @@ class Freshness(NamedTuple):
         updates: how many there were.
         express_p99_ms: of the updates that put a row in the express lane: of each row there, the oldest one that was
             read for the transaction which sent it.
-        promoted_p99_ms: of the oldest delta of those rows in the express lane for whose key others had waited as bulk:
+        oldest_p99_ms: of all rows in the express lane, the oldest delta in each: what had waited as bulk, where an
+            urgent update took it along, else the same as before.
+        promoted_p99_ms: the same of only those rows in the express lane for whose key others had waited as bulk:
             updates of a low score, which waited as such, and then travelled with an urgent one.
+        promoted_share: how many of the rows in the express lane these are.
         top_p99_ms: of the updates whose score is at or above the 99th percentile of the ten seconds up to them, found
             exactly and without the product: what ought to be express by itself.
     """
@@ -40,7 +43,9 @@ class Freshness(NamedTuple):
     floor: float
     updates: int
     express_p99_ms: float
+    oldest_p99_ms: float
     promoted_p99_ms: float
+    promoted_share: float
     top_p99_ms: float
 
 
@@ -74,7 +79,7 @@ def measure(cluster: Cluster, region: str, since_us: int, readable: Positions) -
     update had been read (`upto`): what waits for a key is sent as one sum.
     """
     logs = _weighted([_published(_read(cluster, topics.deltas(MODEL), shard)) for shard in range(SHARDS)])
-    waited, tops, express, promoted, floors = [], [], [], [], []
+    waited, tops, express, floors = [], [], [], []
     for shard, (everything, top) in enumerate(zip(logs, _top(logs), strict=True)):
         published = everything.since(since_us)
         sent = _sent(
@@ -83,19 +88,21 @@ def measure(cluster: Cluster, region: str, since_us: int, readable: Positions) -
         )
         waited.append((_seen_us(published, sent) - published.published_us) / 1e3)
         tops.append(top[everything.published_us >= since_us])
-        fresh_ms, oldest_ms = _express_ms(everything, sent, since_us)
-        express.append(fresh_ms)
-        promoted.append(oldest_ms)
+        express.append(_express_ms(everything, sent, since_us))
         floors.append(_floor(published, sent))
     waited_ms = np.concatenate(waited)
     weight = np.concatenate([log.since(since_us).weight for log in logs])
     late = float(weight[waited_ms > SLO_S * 1e3].sum() / weight.sum())
+    fresh_ms, oldest_ms = np.concatenate(express, axis=1)
+    promoted = oldest_ms > fresh_ms
     return Freshness(
         late,
         float(np.mean(floors)),
         len(weight),
-        _p99(np.concatenate(express)),
-        _p99(np.concatenate(promoted)),
+        _p99(fresh_ms),
+        _p99(oldest_ms),
+        _p99(oldest_ms[promoted]),
+        float(promoted.mean()),
         _p99(waited_ms[np.concatenate(tops)]),
     )
 
@@ -131,11 +138,8 @@ def _top(logs: list[_Updates]) -> list[np.ndarray]:
     return np.split(top, np.cumsum([len(log.code) for log in logs])[:-1])
 
 
-def _express_ms(published: _Updates, sent: _Sent, since_us: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies of rows in the express lane: of the oldest update read for their transaction, and of what had waited.
-
-    The latter are of the oldest delta, of rows with which a delta travelled that had been read for an earlier one.
-    """
+def _express_ms(published: _Updates, sent: _Sent, since_us: int) -> np.ndarray:
+    """Latencies of rows in the express lane, [2, N]: of the oldest update read for their transaction, of the oldest."""
     known = np.unique(np.concatenate([sent.code, published.code]))
     place = np.searchsorted(known, published.code).astype(np.uint64) * _OFFSETS + published.offset
     order = np.argsort(place, kind="stable")
@@ -149,8 +153,7 @@ def _express_ms(published: _Updates, sent: _Sent, since_us: int) -> tuple[np.nda
     oldest = np.searchsorted(place, base + waited_from)
     rows = np.flatnonzero(sent.express & (first < newest))
     rows = rows[times_us[first[rows]] >= since_us]
-    joined = rows[oldest[rows] < first[rows]]
-    return (sent.seen_us[rows] - times_us[first[rows]]) / 1e3, (sent.seen_us[joined] - times_us[oldest[joined]]) / 1e3
+    return np.stack([sent.seen_us[rows] - times_us[updates[rows]] for updates in (first, oldest)]) / 1e3
 
 
 def _read(cluster: Cluster, topic: str, shard: int) -> list[Record]:
