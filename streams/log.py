@@ -133,8 +133,10 @@ class TransactionalWriter(Protocol):
         """Write all of `outputs` in one transaction and return their offsets.
 
         Raises:
-            Fenced: another writer has this identity; nothing was written.
+            Fenced: another writer has this identity, and finds in the log what there is of this one: nothing of these,
+                unless the answer to their commit was lost.
             CommitUncertain: committed or not, nobody here knows; make a new writer and read back.
+            ConnectionFailed: not let in, before the commit was asked for; nothing was written.
             TransactionAborted: nothing was written, the writer may go on (a record too large is named).
         """
 

@@ -115,7 +115,8 @@ class KafkaTransactionalWriter:
             self._producer.flush(max(0.0, deadline - time.monotonic()))
             self._retry(self._producer.commit_transaction, deadline)
         except (KafkaException, SystemError) as error:
-            raise self._given_up(kafka_error(error), outputs, refusals, deadline) from error
+            asked = -1 not in offsets  # librdkafka asks for the commit once everything is delivered, and never before
+            raise self._given_up(kafka_error(error), outputs, refusals, deadline, asked=asked) from error
         return offsets
 
     def _produce(self, number: int, output: Output, offsets: list[int], refusals: list[KafkaError]) -> None:
@@ -138,9 +139,15 @@ class KafkaTransactionalWriter:
                 self._producer.poll(0.01)
 
     def _given_up(
-        self, error: KafkaError, outputs: Sequence[Output], refusals: list[KafkaError], deadline: float
+        self,
+        error: KafkaError,
+        outputs: Sequence[Output],
+        refusals: list[KafkaError],
+        deadline: float,
+        *,
+        asked: bool,
     ) -> EkkoError:
-        """The error that tells the fate of a transaction in which a step failed."""
+        """The error that tells the fate of a transaction in which a step failed, if `asked` perhaps its commit."""
         if error.code() in REFUSED:
             refusals.append(error)
         if refusals or error.txn_requires_abort():
@@ -153,9 +160,12 @@ class KafkaTransactionalWriter:
                 return too_large(max(outputs, key=lambda output: len(output.value or b"")), refusals[0])
             elif error.code() not in FENCED | FOR_GOOD:
                 return TransactionAborted(f"transaction of {self._identity} was aborted: {error.str()}")
+            else:
+                asked = False  # and nothing is there
         if error.code() in FENCED:
             return Fenced(f"{self._identity} was taken over by another process: {error.str()}")
-        if error.code() in FOR_GOOD:
+        # Who is not let in any more may have been when it asked for the commit, and the answer was lost.
+        if error.code() in FOR_GOOD and not asked:
             return self._errors.connection_failed(f"writing as {self._identity}", error)
         return CommitUncertain(
             f"transaction of {self._identity} has an unknown fate: {error.str()}",

@@ -34,7 +34,7 @@ class TransactionSender:
 
         Raises:
             QueueFull: more gathers than a transaction may hold.
-            Fenced: another trainer has this identity; nothing gathered is in the log.
+            Fenced: another trainer has this identity; its `last_position` tells what of this one is in the log.
             PublishUncertain: the commit has an unknown fate. A new publisher's `last_position` tells it.
             TransactionAborted: nothing was written until the deadline; `blocks` are forgotten, earlier ones kept.
         """
