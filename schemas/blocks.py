@@ -69,13 +69,15 @@ class LaneBlock:
     Attributes:
         incarnation, region_incarnation: the model's and the region's.
         seq: contiguous a shard over both lanes, from 1; `previous`: the last seq of the same lane before it (0: none).
-        arrival, effective: epoch in which the deltas arrived, and to which they belong for undo.
+        arrival, effective: epoch in which the deltas arrived, and to which they belong for undo. Where several are
+            summed, the first: all states between them are withdrawn, and a marker sent before says so.
         generation: the one in force where they arrived.
         settled: see `Settled`; upto: source offset (end) read so far.
         catalogue: catalogue offset (end) that a reader must have reached.
         table: empty in a marker. keys: uint64[N], distinct. deltas: int32[N, dim].
         barrier: only in an express marker, with all that it carries.
         published_us: entry into `publish` of the oldest delta in it.
+        newest_arrival: where several epochs are summed, one after which nothing of it arrived; None: `arrival`.
     """
 
     incarnation: int
@@ -94,3 +96,4 @@ class LaneBlock:
     deltas: Int32s = field(default_factory=lambda: np.empty((0, 1), np.int32), repr=False)
     barrier: Barrier | None = None
     published_us: int = 0
+    newest_arrival: int | None = None

@@ -95,6 +95,8 @@ def _lane_block(body: Body) -> LaneBlock:
     body["keys"], body["deltas"] = _columns(body)
     body["settled"] = Settled(**body["settled"])
     body["barrier"] = _barrier(body["barrier"]) if body["barrier"] is not None else None
+    if body["newest_arrival"] is not None and body["newest_arrival"] < body["arrival"]:
+        raise FormatError(f"newest arrival {body['newest_arrival']} before the oldest, {body['arrival']}")
     return LaneBlock(**body)
 
 

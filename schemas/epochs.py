@@ -1,5 +1,6 @@
 """Epochs, voids, barriers and model states: the control plane's vocabulary."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -18,6 +19,29 @@ class EpochRange(NamedTuple):
 def is_void(epoch: int, voids: tuple[EpochRange, ...]) -> bool:
     """Whether deltas of `epoch` are never to be applied."""
     return any(epoch in void for void in voids)
+
+
+def label_of(epoch: int, withdrawn: tuple[EpochRange, ...]) -> int:
+    """The first epoch of those that `epoch` is one with: only withdrawn states stand between them.
+
+    Nobody can ask any more for the rows as of a state in between, nor roll back to it: journals, and sums that wait to
+    be sent, need not keep such epochs apart.
+    """
+    while epoch > 0 and (run := next((states for states in withdrawn if epoch in states), None)) is not None:
+        epoch = run.first - 1
+    return max(epoch, 0)
+
+
+def without_state(ranges: Iterable[EpochRange], state: int | None) -> Iterator[EpochRange]:
+    """Withdrawn states but for one: to keep more than others do is always right."""
+    for states in ranges:
+        if state is None or state not in states:
+            yield states
+            continue
+        if states.first < state:
+            yield EpochRange(states.first, state - 1)
+        if state < states.last:
+            yield EpochRange(state + 1, states.last)
 
 
 @dataclass(frozen=True, slots=True)

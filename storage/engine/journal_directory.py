@@ -7,7 +7,7 @@ not withdrawn.
 
 from collections.abc import Iterable, Sequence
 
-from ekko.schemas.epochs import EpochRange
+from ekko.schemas.epochs import EpochRange, label_of
 from ekko.schemas.errors import StateUnavailable
 from ekko.storage.disk.manifest import JournalEntry, Manifest
 
@@ -57,9 +57,7 @@ class JournalDirectory:
 
     def label_of(self, epoch: int) -> int:
         """The journal to which deltas of `epoch` belong."""
-        while epoch > 0 and self.is_withdrawn(epoch):
-            epoch = next(states.first for states in self.withdrawn if epoch in states) - 1
-        return max(epoch, 0)
+        return label_of(epoch, self.withdrawn)
 
     def number_of(self, label: int) -> int:
         """The number under which entries of `label` are written; a new label gets one."""

@@ -250,6 +250,8 @@ class Applier:
         """Undo first, so that rows of void epochs are not even added; in any order the rows come out the same."""
         try:
             self._instructions.carry_out()
+            for _, block, _ in applied:
+                self._instructions.refuse_mixed(block)
             for rows in merge(block for _, block, _ in applied):
                 self._store.apply(*rows)
         except (MemoryExhausted, StateUnavailable) as error:

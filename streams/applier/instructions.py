@@ -1,9 +1,10 @@
 """What barriers ask of a store: voids to undo, a state to pin and perhaps to serve, states to withdraw."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
-from ekko.schemas.epochs import Barrier, EpochRange
+from ekko.schemas.blocks import LaneBlock
+from ekko.schemas.epochs import Barrier, EpochRange, without_state
 from ekko.schemas.errors import MemoryExhausted, StateUnavailable
 from ekko.schemas.replicas import Undone
 from ekko.storage.store import Store
@@ -45,6 +46,20 @@ class Instructions:
         if barrier.epoch > self._newest.epoch:
             self._newest = barrier
 
+    def refuse_mixed(self, block: LaneBlock) -> None:
+        """Look that a block does not sum over the state that a witness keeps, which others may have given up.
+
+        Raises:
+            StateUnavailable: it does, and this replica was not complete at that state before.
+        """
+        newest = block.arrival if block.newest_arrival is None else block.newest_arrival
+        if self._witness is not None and block.arrival <= block.effective < self._witness <= newest:
+            raise StateUnavailable(
+                f"state {self._witness} cannot be told: it is withdrawn, and the lanes of shard {block.shard} hold "
+                f"sums over epochs {block.effective} to {newest} (seq {block.seq})",
+                hint="restore a snapshot that was complete at the state, or choose one that `ekko states` lists",
+            )
+
     def carry_out(self) -> None:
         """Undo, then pin, then withdraw: what is undone must not have been united, and a pin holds off the rest.
 
@@ -81,15 +96,3 @@ class Instructions:
             if pinned != self._carried_out.pinned:
                 _log.error("%s: state %s cannot be pinned here: %s", self._model, pinned, error)
         self.served = self._newest.served if self._witness is None else self._witness
-
-
-def without_state(ranges: Iterable[EpochRange], state: int | None) -> Iterator[EpochRange]:
-    """Withdrawn states but for one: to keep more than others do is always right."""
-    for states in ranges:
-        if state is None or state not in states:
-            yield states
-            continue
-        if states.first < state:
-            yield EpochRange(states.first, state - 1)
-        if state < states.last:
-            yield EpochRange(state + 1, states.last)

@@ -37,6 +37,7 @@ class Intake:
         position: source offset (end) read so far.
         epoch: what is in force there.
         voids: all voids known.
+        withdrawn: states that the barrier before the last one withdraws: by now its marker has long been sent.
         tables: declarations of the tables of all that arrived so far.
         arrivals, barriers, refusals: what came since the owner last took them.
     """
@@ -51,6 +52,8 @@ class Intake:
         self.position = 0
         self.epoch = admission.first
         self.voids = voids
+        self.withdrawn: tuple[EpochRange, ...] = ()
+        self._withdrawn_next: tuple[EpochRange, ...] = ()
         self.tables: dict[str, TableDeclaration] = {}
         self.arrivals: Arrivals = {}
         self.barriers: list[Barrier] = []
@@ -74,6 +77,7 @@ class Intake:
         self.epoch = OpenEpoch.of(barrier)
         self._opened = {settled.epoch: (self.epoch, settled)}
         self.position = settled.offset
+        self._withdrawn_next = barrier.withdrawn
         self._learn_voids(barrier)
 
     def at_epoch(self, epoch: int) -> "Intake":
@@ -89,14 +93,19 @@ class Intake:
         """Records that wait for the catalogue."""
         return len(self._held)
 
-    def holds(self, arrival: int) -> bool:
-        """Whether a record that arrived in this epoch waits for the catalogue."""
-        return self._held.holds(arrival)
+    def holds(self, first: int, end: int) -> bool:
+        """Whether a record that arrived in epochs first..end-1 waits for the catalogue."""
+        return any(self._held.holds(arrival) for arrival in range(first, end))
 
     @property
     def oldest_held_arrival(self) -> int | None:
         """The oldest epoch in which a record arrived that waits for the catalogue."""
         return self._held.oldest_arrival
+
+    @property
+    def unsettled(self) -> list[int]:
+        """The epochs that are not settled, the current one included, rising."""
+        return sorted(self._opened)
 
     def settled(self, epoch: int) -> Settled:
         """The barrier that opened `epoch`, which is the current one or not settled yet."""
@@ -198,6 +207,7 @@ class Intake:
             )
         self.epoch = OpenEpoch.of(barrier)
         self._opened[barrier.epoch] = self.epoch, Settled(record.offset + 1, barrier.epoch, barrier.generation)
+        self.withdrawn, self._withdrawn_next = self._withdrawn_next, barrier.withdrawn
         self._learn_voids(barrier)
         self.barriers.append(barrier)
         self._catalogue_end = -1  # the barrier may decide about what is held

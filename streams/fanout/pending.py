@@ -1,4 +1,4 @@
-"""Bulk rows that wait for bandwidth: one exact sum a key and (arrival epoch, effective epoch)."""
+"""Bulk rows that wait for bandwidth: one exact sum a key and (arrival epoch, effective epoch), or class of epochs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -17,7 +17,10 @@ PART_BYTES = 256
 
 
 class Group(NamedTuple):
-    """What deltas must have in common to be summed: where they arrived, and to which epoch they belong for undo."""
+    """What deltas must have in common to be summed: where they arrived, and to which epoch they belong for undo.
+
+    Epochs between which only withdrawn states stand are one, see `classes`.
+    """
 
     arrival: int
     effective: int
@@ -112,6 +115,20 @@ class Pending:
         part = Pending()
         part._tables = {at: table for at, table in self._tables.items() if chosen(*at)}
         return part
+
+    def compact(self) -> None:
+        """Release the memory of rows that do not wait, see `PendingTable.compact`."""
+        for table in self._tables.values():
+            table.compact()
+
+    def unite(self, group_of: Callable[[Group], Group]) -> None:
+        """From now on `group_of` says which sums are one."""
+        united: dict[tuple[Group, str], PendingTable] = {}
+        for (group, name), table in sorted(self._tables.items(), key=lambda item: item[0]):
+            first = united.setdefault((group_of(group), name), table)
+            if first is not table:
+                first.take_over(table)
+        self._tables = united
 
     def adopt(self, other: "Pending") -> None:
         """Let what waits in `other` wait here: groups of which nothing waits here. `other` is used up."""

@@ -56,6 +56,11 @@ class PendingTable:
             self._oldest = int(waiting.min()) if len(waiting) else FAR_FUTURE_US
         return self._oldest
 
+    @property
+    def known(self) -> UInt64s:
+        """Keys that were added, in the order in which they first came, whether they wait or not."""
+        return self._keys[: len(self._slots)]
+
     def add(self, updates: RowUpdates) -> None:
         """Add deltas to what waits for their keys."""
         slots = self._slots.find_or_add(updates.keys)
@@ -74,6 +79,31 @@ class PendingTable:
         self.rows += int(np.count_nonzero(after)) - int(np.count_nonzero(before))
         self.catalogue, self.step = max(self.catalogue, updates.catalogue), updates.step
         self._oldest = None
+
+    def take_over(self, newer: "PendingTable") -> None:
+        """Take over another table, whose deltas arrived later; turns stay as they are.
+
+        Keys whose sum is zero stay known: something may have been sent of them that is yet to be subtracted. It takes
+        no more memory than both did: a bound that was kept is kept.
+        """
+        keys = np.sort(newer.known)
+        self._grow(len(self._slots) + int(np.count_nonzero(self._slots.find(keys) < 0)))
+        self._keys[self._slots.find_or_add(keys)] = keys
+        self.add(newer.take(newer.rows))
+
+    def compact(self) -> None:
+        """Release the memory of rows that do not wait, if they are most; turns stay as they are.
+
+        Nothing may be subtracted afterwards.
+        """
+        if 2 * self.rows >= len(self._slots):
+            return  # so a row is moved a few times only
+        waiting = self.waiting()
+        order = np.roll(waiting, -int(np.searchsorted(waiting, self._cursor)))
+        self._slots, self._cursor = SortedSlots.of(self._keys[order]), 0
+        self._keys, self._sums, self._created = self._keys[order], self._sums[order], self._created[order]
+        self._published, self._changes = self._published[order], self._changes[order]
+        self._waits = self._waits[order]
 
     def subtract(self, keys: UInt64s, deltas: Int32s) -> bool:
         """Take deltas (distinct keys) back; False, changing nothing, where a key was never added."""
@@ -183,8 +213,10 @@ class PendingTable:
         return len(self._keys) if count <= len(self._keys) else max(count, 2 * len(self._keys), 64)
 
     def _reserve(self, count: int) -> None:
-        if count > len(self._keys):
-            capacity = self._capacity_for(count)
+        self._grow(self._capacity_for(count))
+
+    def _grow(self, capacity: int) -> None:
+        if capacity > len(self._keys):
             self._keys = _grown(self._keys, capacity)
             self._sums = _grown(self._sums, capacity)
             self._created = _grown(self._created, capacity)

@@ -1,7 +1,8 @@
 """Computing again what a shard forgot at its memory bound: (all that arrived in an epoch) - (all that was sent of it).
 
-An epoch is done key range by key range (of mixed keys, so that ranges are alike), each as large as there is room for. A
-pass over the epoch's stretch of the source log and of the lanes goes on in small steps beside the normal work.
+An epoch (or several that are one, see `classes`) is done key range by key range (of mixed keys, so that ranges are
+alike), each as large as there is room for. A pass over its stretch of the source log and of the lanes goes on in small
+steps beside the normal work.
 """
 
 import logging
@@ -29,20 +30,20 @@ _LEAST_ROWS = 64
 
 
 class Recomputation:
-    """One arrival epoch of one shard, computed again range by range.
+    """One class of arrival epochs of one shard, computed again range by range; `arrival` is the first of them.
 
     Each range goes to what waits in the shard when it is complete, and the next one begins when it has been sent.
     """
 
     def __init__(self, context: RegionContext, model: ModelDeclaration, shard: ShardFanout, arrival: int) -> None:
         self._context, self._model, self._shard = context, model, shard
-        self.arrival = arrival
+        self.arrival, self._end = arrival, shard.begin_recomputation(arrival)
         self._low, self._size = 0, _WHOLE // _FIRST_PARTS
         self._reader: Reader | None = None
         self._steps: Iterator[None] | None = None
         self._found, self._overflown = Pending(), False
         self.finished = False
-        _log.info("%s, shard %d: computing epoch %d again", model.name, shard.shard, arrival)
+        _log.info("%s, shard %d: computing epochs %d to %d again", model.name, shard.shard, arrival, self._end - 1)
 
     def step(self) -> bool:
         """Go on for a moment; returns whether anything was done.
@@ -80,7 +81,7 @@ class Recomputation:
         if 4 * used < self._shard.room:
             self._size *= 2
         if self._low >= _WHOLE:
-            self._shard.forgotten.discard(self.arrival)
+            self._shard.end_recomputation(self.arrival)
             self.finished = True
 
     def _in_range(self, keys: UInt64s) -> Bools:
@@ -93,7 +94,7 @@ class Recomputation:
         """One key range: the source first, then the lanes. Yields between small pieces of work."""
         intake = self._shard.intake.at_epoch(self.arrival)
         source = Partition(topics.deltas(self._model.name), self._shard.shard)
-        start, end = intake.position, self._shard.intake.settled(self.arrival + 1).offset
+        start, end = intake.position, self._shard.intake.settled(self._end).offset
         for records in self._read(self._context.central, source, start, end):
             for record in records:
                 intake.read(record)
@@ -113,8 +114,8 @@ class Recomputation:
 
     def _collect(self, arrivals: Arrivals) -> bool:
         """Add what was read to what was found; False where there is no room for it."""
-        for (group, table), parts in arrivals.items():
-            updates = combine(parts)
+        for (arrived, table), parts in arrivals.items():
+            group, updates = self._shard.group_of(arrived), combine(parts)
             updates = updates.select(self._in_range(updates.keys))
             large = self._found.rows + len(updates) > _LEAST_ROWS
             if large and self._found.nbytes_with(group, table, updates) > self._shard.room:
@@ -125,11 +126,11 @@ class Recomputation:
 
     def _subtract(self, record: Record) -> None:
         block = self._context.catalogue.decode(record.value)
-        if not isinstance(block, LaneBlock) or block.arrival != self.arrival or not len(block.keys):
+        if not isinstance(block, LaneBlock) or not self.arrival <= block.arrival < self._end or not len(block.keys):
             return
         mine = self._in_range(block.keys)
         if mine.any() and not is_void(block.effective, self._shard.intake.voids):
-            group = Group(block.arrival, block.effective)
+            group = self._shard.group_of(Group(block.arrival, block.effective))
             self._found.subtract(group, block.table, block.keys[mine], block.deltas[mine])
 
     def _read(self, cluster: Cluster, partition: Partition, start: int, end: int) -> Iterator[list[Record]]:

@@ -7,6 +7,7 @@ from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, Settled
 from ekko.schemas.replicas import FanoutState
+from ekko.streams.fanout.classes import EpochClasses
 from ekko.streams.fanout.intake import Intake
 from ekko.streams.fanout.pending import PART_BYTES, Group
 from ekko.streams.fanout.rows import RowUpdates
@@ -72,23 +73,27 @@ class Sequencer:
         """Lane offsets (start, end) between which the records of an epoch that is not settled are."""
         return self._starts[epoch][lane], self._ends[lane]
 
-    def can_settle(self, unsent: int) -> bool:
+    def can_settle(self, unsent: int, classes: EpochClasses) -> bool:
         """Whether the next record would settle more than the last one did; `unsent` as in `number`."""
-        return min(self._marked, unsent) > self.settled.epoch
+        return classes.arrival(min(self._marked, unsent)) > self.settled.epoch
 
-    def number(self, drafts: Sequence[Draft], intake: Intake, unsent: int) -> list[tuple[Lane, LaneBlock]]:
+    def number(
+        self, drafts: Sequence[Draft], intake: Intake, unsent: int, classes: EpochClasses
+    ) -> list[tuple[Lane, LaneBlock]]:
         """Lane records in order of their seqs.
 
         Args:
             drafts: sorted by `in_order`.
             unsent: the oldest epoch of which something stays unsent after all of them; the current one if nothing does.
+            classes: only where one begins may everything be settled: a record says of its class where it begins, not
+                how far what is summed in it reaches.
         """
         oldest_after: list[int] = []
         for draft in reversed(drafts):
             oldest_after.append(unsent)
             unsent = min(unsent, draft.group.arrival)
         blocks = [
-            (draft.lane, self._block(draft, intake, oldest))
+            (draft.lane, self._block(draft, intake, oldest, classes))
             for draft, oldest in zip(drafts, reversed(oldest_after), strict=True)
         ]
         self._starts = {epoch: starts for epoch, starts in self._starts.items() if epoch >= self.settled.epoch}
@@ -112,11 +117,11 @@ class Sequencer:
             voids=intake.voids,
         )
 
-    def _block(self, draft: Draft, intake: Intake, oldest_unsent: int) -> LaneBlock:
+    def _block(self, draft: Draft, intake: Intake, oldest_unsent: int, classes: EpochClasses) -> LaneBlock:
         if draft.barrier is not None:
             self._marked = draft.barrier.epoch
         # An epoch is settled from its marker on at the earliest, and when nothing that arrived before it is unsent.
-        self.settled = intake.settled(max(min(self._marked, oldest_unsent), self.settled.epoch))
+        self.settled = intake.settled(max(classes.arrival(min(self._marked, oldest_unsent)), self.settled.epoch))
         previous, self._seq = self._lane_seq[draft.lane], self._seq + 1
         self._lane_seq[draft.lane] = self._seq
         block = LaneBlock(
@@ -136,8 +141,10 @@ class Sequencer:
             return replace(block, barrier=barrier, catalogue=barrier.catalogue_end, published_us=barrier.written_us)
         if draft.rows is None:
             return block
+        newest = classes.newest(block.arrival, intake.unsettled)
         return replace(
             block,
+            newest_arrival=newest if newest > block.arrival else None,
             table=draft.table,
             keys=draft.rows.keys,
             deltas=draft.rows.deltas,

@@ -1,18 +1,20 @@
 """One shard of a region's fan-out, pure: source records in, lane records out, and every sum exact (spec: `Fanout`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.epochs import Settled, is_void
+from ekko.schemas.epochs import Settled, is_void, without_state
 from ekko.schemas.errors import ConfigurationError
 from ekko.schemas.limits import MAX_ROWS_A_BLOCK
 from ekko.schemas.replicas import FanoutState
 from ekko.streams.fanout.admission import Admission, CatalogueView
 from ekko.streams.fanout.cadence import Cadence
+from ekko.streams.fanout.classes import EpochClasses
 from ekko.streams.fanout.held import Fetch, HeldRecords
-from ekko.streams.fanout.intake import Intake, Refusal
+from ekko.streams.fanout.intake import Arrivals, Intake, Refusal
 from ekko.streams.fanout.memory import MemoryBound
 from ekko.streams.fanout.pending import PART_BYTES, Allowance, Group, Pending
 from ekko.streams.fanout.rows import KEY_BYTES, RowUpdates, combine, concatenate, merge
@@ -73,7 +75,9 @@ class ShardFanout:
         self._cadence = Cadence()
         self.sequencer = Sequencer(model, shard, region_incarnation, state)
         self.forgotten: set[int] = set()
-        """Arrival epochs of which bulk has been forgotten."""
+        """Arrival epochs of which bulk has been forgotten; of classes of them, the first."""
+        self._recomputing: tuple[int, ...] = ()
+        self._classes = EpochClasses()
 
     @property
     def settled(self) -> Settled:
@@ -89,19 +93,21 @@ class ShardFanout:
         key is the origin, so that no more than one of them stays.
         """
         for arrivals in self.intake.take_arrivals(self._catalogue.end):
-            for (group, table), parts in arrivals.items():
+            for (group, table), parts in self._grouped(arrivals).items():
                 self._wait(group, table, combine(parts))
         self.sequencer.resume([barrier.epoch for barrier in self.intake.barriers])
         self.intake.barriers = []
         self.pending.drop(self.intake.voids)
+        self._unite()  # everything that an earlier writer may have united
         for arrival in self.forgotten:
             self.pending.drop_arrival(arrival)
 
     def subtract_sent(self, block: LaneBlock) -> None:
         """Rebuilding: take back from what waits what an earlier writer has sent (its arrival epoch is not settled)."""
-        waits = block.arrival >= self.settled.epoch and block.arrival not in self.forgotten
+        waits = block.arrival >= self.settled.epoch and self._classes.arrival(block.arrival) not in self.forgotten
         if waits and len(block.keys) and not is_void(block.effective, self.intake.voids):
-            self.pending.subtract(Group(block.arrival, block.effective), block.table, block.keys, block.deltas)
+            group = self.group_of(Group(block.arrival, block.effective))
+            self.pending.subtract(group, block.table, block.keys, block.deltas)
 
     # ---- sending -----------------------------------------------------------------------------------------------------
 
@@ -129,7 +135,7 @@ class ShardFanout:
         dense = self._send_dense(now_s, allowance)
         bulk = dense + self._pace(bulk, now_s, allowance.after(sum(draft.nbytes for draft in dense)))
         drafts += express + bulk
-        if not drafts and self.sequencer.can_settle(self._oldest_unsent()):
+        if not drafts and self.sequencer.can_settle(self._oldest_unsent(), self._classes):
             # What waited has cancelled out: nothing is to be sent, but that must be told.
             drafts.append(Draft(Lane.EXPRESS, Group(self.intake.epoch.epoch, self.intake.epoch.epoch)))
         self.pending.drop_empty(self.intake.epoch.epoch)
@@ -137,14 +143,17 @@ class ShardFanout:
             return None
         self.sequencer.open(barriers)
         drafts = [part for draft in sorted(drafts, key=in_order) for part in self._split(draft)]
-        blocks = self.sequencer.number(drafts, self.intake, self._oldest_unsent())
+        blocks = self.sequencer.number(drafts, self.intake, self._oldest_unsent(), self._classes)
         self.intake.forget_before(self.settled.epoch)
+        if barriers:
+            self.pending.compact()  # a class lasts for longer than the rows of its first epochs wait
+            self._unite(self._kept_apart())
         state = self.sequencer.state(self.intake, self._catalogue.end)
         return Batch(blocks, refusals, state, sum(draft.nbytes for draft in bulk))
 
     def _sort_arrivals(self, sorter: Sorter, now_s: float, due_us: int) -> tuple[list[Draft], list[Draft]]:
         """Express and bulk of what arrived; what waits for the same keys joins it, and may be lifted by it."""
-        arrivals, self.intake.arrivals = self.intake.arrivals, {}
+        arrivals, self.intake.arrivals = self._grouped(self.intake.arrivals), {}
         express: list[Draft] = []
         bulk: list[Draft] = []
         for (group, name), parts in arrivals.items():
@@ -218,6 +227,37 @@ class ShardFanout:
         for start in range(0, len(draft.rows), limit):
             yield replace(draft, rows=draft.rows.select(slice(start, start + limit)))
 
+    # ---- epochs that are one -----------------------------------------------------------------------------------------
+
+    def group_of(self, group: Group) -> Group:
+        """What a sum is called in which this group's deltas are, see `EpochClasses`."""
+        return self._classes.group(group)
+
+    def _grouped(self, arrivals: Arrivals) -> Arrivals:
+        """What has arrived, by what it is summed in."""
+        grouped: Arrivals = {}
+        for (group, table), parts in arrivals.items():
+            grouped.setdefault((self.group_of(group), table), []).extend(parts)
+        return grouped
+
+    def _unite(self, kept: Iterable[int] = ()) -> None:
+        """Sum what waits over the states that have been withdrawn, but for those that are to be kept a while.
+
+        Voids are dropped before. The marker that withdraws has been sent, in an earlier transaction.
+        """
+        withdrawn = self.intake.withdrawn
+        for state in kept:
+            withdrawn = tuple(without_state(withdrawn, state))
+        self._classes = EpochClasses(withdrawn, self.intake.voids, self.settled.epoch)
+        self.pending.unite(self.group_of)
+        self.forgotten = {self._classes.arrival(arrival) for arrival in self.forgotten}
+
+    def _kept_apart(self) -> set[int]:
+        """States between what was forgotten and what was not, which would have to be computed again, too."""
+        firsts = sorted({self._classes.arrival(epoch) for epoch in self.intake.unsettled})
+        between = {later for one, later in pairwise(firsts) if (one in self.forgotten) != (later in self.forgotten)}
+        return between | {*self._recomputing}
+
     # ---- what was forgotten ------------------------------------------------------------------------------------------
 
     @property
@@ -226,11 +266,28 @@ class ShardFanout:
         return self._memory.a_shard // 2
 
     def recomputable(self) -> int | None:
-        """The oldest arrival epoch with forgotten bulk, if it has ended and nothing of it waits any more; else None.
+        """The first arrival epoch of the oldest class with forgotten bulk, if it has ended and nothing of it waits.
 
-        Nor while what was computed again of an earlier epoch takes the room.
+        One that is being computed again comes first. None where there is none.
         """
-        arrival = min(self.forgotten, default=self.intake.epoch.epoch)
-        if arrival == self.intake.epoch.epoch or self.pending.waits(arrival) or self.intake.holds(arrival):
+        current = self.intake.epoch.epoch
+        arrival = self._recomputing[0] if self._recomputing else min(self.forgotten, default=current)
+        if arrival >= current:
             return None
-        return arrival if self._memory.has_room(self.pending.nbytes) else None
+        busy = self.pending.waits(arrival) or self.intake.holds(arrival, self._end_of(arrival))
+        # What was computed again before, of another class maybe, must have made room.
+        return arrival if not busy and self._memory.has_room(self.pending.nbytes) else None
+
+    def begin_recomputation(self, arrival: int) -> int:
+        """Keep this class as it is until `end_recomputation`; the first arrival epoch after it."""
+        self._recomputing = arrival, self._end_of(arrival)
+        return self._recomputing[1]
+
+    def end_recomputation(self, arrival: int) -> None:
+        """All of the class has been computed again, and waits or has been sent."""
+        self.forgotten.discard(arrival)
+        self._recomputing = ()
+
+    def _end_of(self, arrival: int) -> int:
+        later = (epoch for epoch in self.intake.unsettled if self._classes.arrival(epoch) > arrival)
+        return next(later, self.intake.epoch.epoch)

@@ -23,6 +23,13 @@ class SortedSlots:
         self._levels: list[tuple[UInt64s, Indices]] = [empty, empty]
         self._count = 0
 
+    @classmethod
+    def of(cls, keys: UInt64s) -> "SortedSlots":
+        """Slots given to these keys (distinct) in their order."""
+        slots, order = cls(), np.argsort(keys)
+        slots._levels[0], slots._count = (keys[order], order), len(keys)
+        return slots
+
     def __len__(self) -> int:
         return self._count
 

@@ -73,6 +73,7 @@ EXAMPLES: dict[Kind, Any] = {
         deltas=DELTAS * 65536,
         barrier=BARRIER,
         published_us=1_700_000_000_000_000,
+        newest_arrival=19,
     ),
     Kind.FANOUT_STATE: FanoutState(3, 1, 2, 99, 99, 97, 1300, Settled(1234, 16, 2), 88, 12, 40, (EpochRange(4, 9),)),
     Kind.MODEL_STATE: ModelState("ctr", 3, 17, 2, (100, 200), Verdict.HEALTHY, "complete everywhere", True, 5, 6),

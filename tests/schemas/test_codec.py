@@ -55,7 +55,7 @@ def test_golden_files_of_earlier_schemas_are_read_with_the_added_fields_at_their
         if kind is Kind.MODEL:  # so have its tables
             tables = tuple(replace(table, send_every_s=0.0, admission=1) for table in example.tables)
             example = replace(example, tables=tables)
-        if kind is Kind.LANE_BLOCK:  # holds a barrier, and has gained what that has
+        if kind is Kind.LANE_BLOCK and not number:  # holds a barrier, and has gained what that has
             example = replace(example, barrier=replace(example.barrier, pinned=None, serves_pinned=False))
         assert same(Codec().decode(golden.read_bytes()), example)
     else:

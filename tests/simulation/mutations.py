@@ -45,8 +45,8 @@ def settled_runs_ahead() -> Any:
     """A record says that an epoch is settled as soon as its marker is sent, while rows of it still wait."""
     original = Sequencer._block
 
-    def block(self: Sequencer, draft: Draft, intake: Intake, oldest_unsent: int) -> LaneBlock:
-        return replace(original(self, draft, intake, oldest_unsent), settled=intake.settled(self._marked))
+    def block(self: Sequencer, draft: Draft, intake: Intake, *rest: Any) -> LaneBlock:
+        return replace(original(self, draft, intake, *rest), settled=intake.settled(self._marked))
 
     return _instead(Sequencer, "_block", block)
 

@@ -28,6 +28,7 @@ from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.checks.as_of import check_lanes_as_of
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
+from tests.simulation.checks.united import check_united_after_told
 from tests.simulation.lanes import read_region
 from tests.simulation.truth import Truth, committed, decoded
 
@@ -49,7 +50,8 @@ class Pressure:
     Attributes:
         rate: bandwidth, bytes a second; burst: rows of the crowd a step, two to six times what the rate carries.
         bound: bytes of memory for what waits. instances: fan-outs that share the shards. kills: chance a step.
-        epoch_s: seconds between barriers. rollbacks, retractions: chances a barrier, and a step.
+        epoch_s: seconds between barriers. kept: each withdraws the states before it but for one in so many; 0: none.
+        rollbacks, retractions: chances a barrier, and a step.
     """
 
     rate: float
@@ -60,6 +62,7 @@ class Pressure:
     instances: int
     kills: float
     epoch_s: float
+    kept: int
     rollbacks: float
     retractions: float
 
@@ -77,6 +80,7 @@ def pressure_of(seed: int) -> Pressure:
         rng.choice((1, 1, 2)),
         rng.choice((0.0, 0.004)),
         rng.choice((2.0, 0.4, 0.4)),
+        rng.choice((0, 3, 5)),
         rng.choice((0.0, 0.0, 0.15)),
         rng.choice((0.0, 0.05)),
     )
@@ -102,6 +106,8 @@ class PacingWorld:
         self.victims: dict[int, tuple[float, int, int]] = {}
         """key -> when it was published, in which epoch, and how many rows waited then."""
         self._voids: tuple[EpochRange, ...] = ()
+        self._withdrawn: list[set[int]] = [set()]
+        """By barrier, all states that are withdrawn in it."""
 
     def _start(self, name: str) -> RegionFanout:
         settings = FanoutSettings(
@@ -156,11 +162,17 @@ class PacingWorld:
         )
 
     def _barrier(self, *, rollback: bool = False) -> None:
-        """Open an epoch, and perhaps take back some of the last ones."""
+        """Open an epoch; a rollback goes to a state that is not withdrawn, and withdrawn is what lies behind."""
+        withdrawn, kept = set(self._withdrawn[-1]), self.pressure.kept
         if rollback:
-            self._voids += (EpochRange(self._history.randint(max(0, self.epoch - 5), self.epoch), self.epoch),)
+            targets = [state for state in range(max(0, self.epoch - 5), self.epoch + 1) if state not in withdrawn]
+            self._voids += (EpochRange(self._history.choice(targets), self.epoch),)
+        elif kept:
+            withdrawn |= {state for state in range(1, self.epoch) if state % kept}
         self.epoch += 1
-        self._append(Barrier(self._incarnation, self.epoch, len(self._voids), self._catalogue_end, self._voids))
+        self._withdrawn.append(withdrawn)
+        runs = tuple(EpochRange(state, state) for state in sorted(withdrawn))
+        self._append(Barrier(self._incarnation, self.epoch, len(self._voids), self._catalogue_end, self._voids, runs))
 
     def _append(self, message: object) -> None:
         self._writer.transact([Output(Partition(topics.deltas(MODEL), 0), encode(message))])
@@ -177,12 +189,26 @@ class PacingWorld:
             del self._back_at_s[name]
             self._fanouts[name] = self._start(name)
         done = [fanout.step(self.now_s) for fanout in self._fanouts.values()]
-        waits = sum(shard.pending.nbytes for shard in self._shards())
-        assert waits <= self.pressure.bound, f"{waits} bytes wait, {self.pressure.bound} are allowed"
+        for fanout in self._fanouts.values():  # a shard that moves is held by two processes for a while
+            waits = sum(shard.pending.nbytes for shard in self._shards(fanout))
+            assert waits <= self.pressure.bound, f"{waits} bytes wait, {self.pressure.bound} are allowed a process"
+        if self.pressure.bound == NO_BOUND:
+            for shard in self._shards():
+                self._check_few_sums(shard)
         return any(done)
 
-    def _shards(self) -> list[ShardFanout]:
-        groups = [group for fanout in self._fanouts.values() for group in fanout.groups.values()]
+    def _check_few_sums(self, shard: ShardFanout) -> None:
+        """What waits is parted by the states that are kept only, whatever the number of epochs in which it arrived."""
+        epoch = shard.intake.epoch.epoch
+        withdrawn = self._withdrawn[max(0, epoch - 1)]  # a barrier's are united once the next one is there
+        bound = 1 + sum(state not in withdrawn for state in range(shard.settled.epoch + 1, epoch + 1))
+        arrivals = {group.arrival for group, _ in shard.pending.tables()}
+        assert len(arrivals) <= bound, f"sums of {len(arrivals)} arrival epochs wait, there are {bound} kept states"
+        fresh = {group for group, _ in shard.pending.tables() if group.effective >= group.arrival}
+        assert len(fresh) <= bound, f"{len(fresh)} sums wait, there are {bound} kept states"
+
+    def _shards(self, *fanouts: RegionFanout) -> list[ShardFanout]:
+        groups = [group for fanout in fanouts or self._fanouts.values() for group in fanout.groups.values()]
         return [shard for group in groups for shard in group._shards.values()]
 
     def _waiting(self) -> bool:
@@ -197,6 +223,7 @@ class PacingWorld:
         check_settled_is_honest(truth, log)
         check_all_settled(truth, log)
         check_lanes_as_of(truth, log)
+        check_united_after_told(truth, log)
         self._check_budget()
         if self.pressure.bound == NO_BOUND:  # what was forgotten waits for the end of its epoch, too
             self._check_nobody_starves()

@@ -82,7 +82,7 @@ def scenario_of(seed: int) -> Scenario:
         bad_input=rng.choice((0.0, 0.03)),
         rollbacks=rng.choice((0.0, 0.015, 0.03)),
         retractions=rng.choice((0.0, 0.03)),
-        withdrawals=rng.choice((0.0, 0.0, 0.02)),
+        withdrawals=rng.choice((0.0, 0.02, 0.1)),
         denials=rng.choice((0.0, 0.0, 0.02)),
         condemnations=rng.choice((0.0, 0.04, 0.08)),
         rewinds=rng.choice((0.0, 0.02)),

@@ -183,6 +183,12 @@ class Truth:
             sums[block.table][entry.effective, places] += block.deltas
         return sums
 
+    def label(self, epoch: int) -> int:
+        """The oldest epoch with which `epoch` is one by the states that are withdrawn in the end."""
+        while epoch > 0 and any(epoch in run for run in self.withdrawn):
+            epoch -= 1
+        return epoch
+
     def is_void(self, epoch: int) -> bool:
         """Whether deltas of `epoch` count for nothing in the end."""
         return any(epoch in void for void in self.voids)

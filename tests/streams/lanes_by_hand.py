@@ -165,6 +165,7 @@ class Replica:
         *,
         memory_bytes: int = MEMORY_BYTES,
         observer: AppliedObserver | None = None,
+        witness: int | None = None,
     ) -> None:
         self._cluster = lanes.cluster
         self._lanes = lanes
@@ -178,7 +179,9 @@ class Replica:
             region_incarnation=lanes.region.incarnation,
             memory_bytes=memory_bytes,
         )
-        self.applier = Applier(lanes.cluster, lanes.region, lanes.model, self.store, self.catalogue, observer=observer)
+        self.applier = Applier(
+            *(lanes.cluster, lanes.region, lanes.model, self.store, self.catalogue), observer=observer, witness=witness
+        )
         self.now_s = 0.0
 
     def settle(self, flush: bool = False) -> None:

@@ -32,21 +32,21 @@ def check_as_of(truth: Truth, replica: Replica) -> None:
 
 
 def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
-    """In mid-flight: rows as of the state at which a replica says to be complete are what had arrived by then.
+    """In mid-flight: rows as of every state that a replica serves are what had arrived by then, nothing is mixed.
 
-    `truth` is read with the voids that the replica knows. Shards are left out into which a retraction came since that
-    belongs to an epoch before: a replica may have it or not.
+    It serves those up to the one at which it says to be complete, until it has applied a marker that withdraws them.
+    `truth` is read with the voids that the replica knows. Shards are left out into which a retraction came since the
+    complete one that belongs to an epoch before the state: a replica may have it or not.
     """
     complete = replica.state.complete
-    if complete < replica.store.bound or any(complete in run for run in truth.withdrawn):
-        return
-    unsure = {entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < complete}
-    for table, keys, expected in _owned(truth, replica, before=complete, without=unsure):
-        try:
-            rows, _ = replica.store.lookup(table, keys, as_of=complete)
-        except StateUnavailable:  # withdrawn by a barrier that the source does not show everywhere yet
-            return
-        _same(keys, rows, expected, f"{replica.name}, table {table}, complete at {complete}")
+    for state in range(replica.store.bound, complete + 1):
+        unsure = {entry.origin[0] for entry in truth.accepted if entry.arrival >= complete and entry.effective < state}
+        for table, keys, expected in _owned(truth, replica, before=state, without=unsure):
+            try:
+                rows, _ = replica.store.lookup(table, keys, as_of=state)
+            except StateUnavailable:
+                break
+            _same(keys, rows, expected, f"{replica.name}, table {table}, complete at {complete}, as of {state}")
 
 
 def check_equal_vectors_equal_bits(replicas: Iterable[Replica]) -> None:

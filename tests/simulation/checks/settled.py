@@ -11,7 +11,7 @@ from tests.simulation.lanes import RegionLog
 from tests.simulation.truth import Truth
 
 Sums = dict[tuple[str, int], Int32s]
-"""(table, effective epoch) -> int32[keys, dim]."""
+"""(table, effective epoch) -> int32[keys, dim]; of epochs that withdrawn states make one, the oldest."""
 
 
 def check_settled_is_honest(truth: Truth, log: RegionLog) -> None:
@@ -67,6 +67,7 @@ class _Ledger:
     def _add(self, arrival: int, group: tuple[str, int], keys: UInt64s, deltas: Int32s) -> None:
         if self._truth.is_void(group[1]):
             return
+        group = group[0], self._truth.label(group[1])
         known = self._truth.keys[group[0]]
         places = np.searchsorted(known, keys)
         assert (known.take(places, mode="clip") == keys).all(), f"{group}: keys were sent that nobody published"

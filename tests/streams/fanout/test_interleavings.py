@@ -4,6 +4,7 @@ What must hold is stated by the simulation's checkers, which recompute everythin
 """
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.log import Output, Partition
 from ekko.streams.memory.broker import MemoryBroker
 from ekko.streams.memory.log import MemoryCluster
+from tests.simulation.checks.as_of import check_lanes_as_of
 from tests.simulation.checks.rejections import check_rejections
 from tests.simulation.checks.seqs import check_barriers_forwarded, check_seqs_contiguous
 from tests.simulation.checks.settled import check_all_settled, check_settled_is_honest
@@ -46,6 +48,9 @@ class World:
         declare(self.cluster, Declarations(regions, (model,)), lambda _: self.cluster)
         self.epoch = self.generation = self.trainer_generation = 0
         self.voids: tuple[EpochRange, ...] = ()
+        self.withdrawn: set[int] = set()
+        self.withdrawals = self.rng.choice((0.0, 0.3, 0.8))
+        self.last: list[DeltaBlock] = []
         self.settings = {
             "east": FanoutSettings(express_percentile=50.0),
             "west": FanoutSettings(
@@ -65,6 +70,7 @@ class World:
         )
 
     def publish(self) -> None:
+        self.last = []
         table = self.rng.choice(TABLES)
         keys = self.random.choice(20, size=self.rng.randint(1, 12), replace=False).astype(np.uint64)
         shards = shard_of(keys, SHARDS)
@@ -86,7 +92,14 @@ class World:
                 effective=self.rng.randint(0, self.epoch) if retracts else None,
                 published_us=int(self.now_s * 1e6),
             )
+            self.last.append(block)
             self.append({shard: encode(block)})
+
+    def take_back(self) -> None:
+        """What was published last is taken back at once: its rows come to nothing, sent or not."""
+        for block in self.last:
+            opposite = replace(block, deltas=-block.deltas, generation=self.trainer_generation)
+            self.append({block.shard: encode(opposite)})
 
     def append(self, values: dict[int, bytes]) -> None:
         writer = self.cluster.transactional_writer("test")
@@ -95,11 +108,15 @@ class World:
 
     def open_epoch(self, *, rollback: bool) -> None:
         if rollback:
-            first = self.rng.randint(self.voids[-1].last + 1 if self.voids else 0, self.epoch)
+            targets = range(self.voids[-1].last + 1 if self.voids else 0, self.epoch + 1)
+            first = self.rng.choice([state for state in targets if state not in self.withdrawn])
             self.voids += (EpochRange(first, self.epoch),)
             self.generation += 1
+        else:
+            self.withdrawn |= {state for state in range(1, self.epoch) if self.rng.random() < self.withdrawals}
         self.epoch += 1
-        barrier = Barrier(self.incarnation, self.epoch, self.generation, self.catalogue_end, self.voids)
+        withdrawn = tuple(EpochRange(state, state) for state in sorted(self.withdrawn))
+        barrier = Barrier(self.incarnation, self.epoch, self.generation, self.catalogue_end, self.voids, withdrawn)
         self.append({shard: encode(barrier) for shard in range(SHARDS)})
 
     def tick(self) -> None:
@@ -110,6 +127,8 @@ class World:
             self.open_epoch(rollback=False)
         elif dice < 0.61:
             self.open_epoch(rollback=True)
+        elif dice < 0.68:
+            self.take_back()
         if self.rng.random() < 0.3:
             self.trainer_generation = self.generation
         self.now_s += self.rng.choice((0.0, 0.01, 0.2))
@@ -124,9 +143,11 @@ class World:
             self.now_s += 0.1
             busy = [fanout.step(self.now_s) for fanout in self.fanouts.values()]
             groups = [group for fanout in self.fanouts.values() for group in fanout.groups.values()]
-            if not any(busy) and not any(shard.pending.rows for group in groups for shard in group._shards.values()):
+            shards = [shard for group in groups for shard in group._shards.values()]
+            # A step in which nothing is done is no end: on a thin link it may be too early for the next transaction.
+            if not any(busy) and all(shard.settled.epoch == self.epoch for shard in shards):
                 return
-        raise AssertionError("pending rows do not drain")
+        raise AssertionError("what waits does not drain")
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -144,4 +165,5 @@ def test_every_interleaving_is_exact_and_settled_is_honest(seed: int) -> None:
         check_barriers_forwarded(log, truth.epoch)
         check_settled_is_honest(truth, log)
         check_all_settled(truth, log)
+        check_lanes_as_of(truth, log)
     check_rejections(truth, logs)

@@ -9,10 +9,14 @@ from ekko.schemas.epochs import Barrier, Settled
 from ekko.streams.applier.rows import merge
 
 
-def block(table: str, arrival: int, effective: int, keys: list[int], dim: int = 2) -> LaneBlock:
+def block(
+    table: str, arrival: int, effective: int, keys: list[int], *, dim: int = 2, newest: int | None = None
+) -> LaneBlock:
     some = np.array(keys, np.uint64)
     deltas = np.arange(len(keys) * dim, dtype=np.int32).reshape(-1, dim)
-    return LaneBlock(1, 1, 0, 1, 0, arrival, effective, 0, Settled(), 0, 0, table, some, deltas)
+    return LaneBlock(
+        *(1, 1, 0, 1, 0, arrival, effective, 0, Settled(), 0, 0, table, some, deltas), newest_arrival=newest
+    )
 
 
 def sums(rows: list[tuple[str, int, int, np.ndarray, np.ndarray]]) -> dict[tuple[str, int, int, int], list[int]]:
@@ -32,15 +36,21 @@ def sums(rows: list[tuple[str, int, int, np.ndarray, np.ndarray]]) -> dict[tuple
             st.integers(0, 2),
             st.integers(0, 2),
             st.lists(st.integers(0, 9), unique=True, max_size=5),
+            newest=st.sampled_from((None, 2, 3)),
         ),
         max_size=12,
     )
 )
 def test_every_sum_of_a_table_and_pair_of_epochs_is_kept(blocks: list[LaneBlock]) -> None:
-    plain = [(b.table, b.arrival, b.effective, b.keys, b.deltas) for b in blocks]
+    plain = [(b.table, b.newest_arrival or b.arrival, b.effective, b.keys, b.deltas) for b in blocks]
     united = merge(blocks)
     assert sums(list(united)) == sums(plain)
     assert len({rows[:3] for rows in united}) == len(united), "small blocks of one group come in one piece"
+
+
+def test_a_row_arrived_when_the_newest_of_what_is_summed_did() -> None:
+    united = merge([block("a", 3, 3, [1], newest=6), block("a", 3, 3, [2]), block("a", 6, 3, [3])])
+    assert [(rows.arrival, rows.effective, rows.keys.tolist()) for rows in united] == [(6, 3, [1, 3]), (3, 3, [2])]
 
 
 def test_markers_bring_no_rows() -> None:
