@@ -1,6 +1,7 @@
 """A consumer group on a confluent consumer that is seen in it and reads nothing."""
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ _log = logging.getLogger("ekko.kafka")
 
 _SESSION_MS = 6_000
 """A process that was killed is a member for so long; brokers allow no less by default."""
+
+_LEAVE_S = 5.0
 
 _ACTIVE = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 
@@ -92,8 +95,16 @@ class KafkaGroup:
             )
 
     def close(self) -> None:
-        """See `Group.close`."""
-        self._consumer.close()
+        """See `Group.close`.
+
+        Where the group is being joined at that moment, say since its broker has just come back, librdkafka may wait for
+        ever for an answer that it has thrown away itself (confluentinc/librdkafka#4884), so nobody waits for it long.
+        """
+        leaving = threading.Thread(target=self._consumer.close, name=f"leaving {self._name}", daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_S)
+        if leaving.is_alive():
+            _log.warning("group %s does not let go; it forgets this member in %d s", self._name, _SESSION_MS // 1_000)
 
     def _told(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         """A commit that fails is harmless; one that fails again and again should be seen in the log once."""

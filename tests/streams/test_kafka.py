@@ -4,14 +4,16 @@ import gc
 import logging
 import os
 import socket
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, Fenced, GapError, TopicMissing, TransactionAborted
-from ekko.streams.kafka import KafkaCluster
+from ekko.streams.kafka import KafkaCluster, group
 from ekko.streams.kafka.said import log
 from ekko.streams.log import Output, Partition, Record, TopicSpec, read_all
 from tests.streams.log.steps import read_committed
@@ -206,6 +208,20 @@ def test_a_client_that_is_let_go_is_gone_at_once(broker: Broker, topic_prefix: s
             assert time.monotonic() < deadline, left
     finally:
         gc.enable()
+
+
+def test_a_group_that_does_not_let_go_is_not_waited_for(
+    cluster: KafkaCluster, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen of librdkafka once, fourteen minutes long: a store whose broker was back a moment before did not end."""
+    let_go, member = threading.Event(), cluster.group(topic_prefix)
+    stuck = member._consumer
+    monkeypatch.setattr(group, "_LEAVE_S", 0.2)
+    monkeypatch.setattr(member, "_consumer", SimpleNamespace(close=lambda: let_go.wait(60)))
+    member.close()
+    assert f"group {topic_prefix} does not let go" in caplog.text
+    let_go.set()
+    stuck.close()
 
 
 def test_what_librdkafka_repeats_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
