@@ -126,6 +126,7 @@ def test_reads_are_never_torn_by_a_rollback(deployment: Deployment) -> None:
     """Every read of one key, before, during and after, is the row of some moment: never a mixture of columns."""
     model, region = deployment.model.name, deployment.regions[0]
     torn: list[object] = []
+    reads = [0]
     stop = threading.Event()
 
     def read() -> None:
@@ -136,6 +137,7 @@ def test_reads_are_never_torn_by_a_rollback(deployment: Deployment) -> None:
                 except EkkoError:
                     continue
                 torn.extend(row for row in rows if not (row == row[0]).all())
+                reads[0] += 1
 
     with Publisher(model, bootstrap=deployment.bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
         reader = threading.Thread(target=read)
@@ -155,3 +157,4 @@ def test_reads_are_never_torn_by_a_rollback(deployment: Deployment) -> None:
     reader.join()
     deployment.wait_exact("after three rollbacks")
     assert torn == []
+    assert reads[0] > 900, "as many as batches"

@@ -61,7 +61,7 @@ def test_a_store_is_rewound_and_ends_like_one_that_undid(
         deployment.wait_exact("first rows")
         state = deployment.wait_healthy()
         data = tmp_path / region
-        deployment.wait("a snapshot", lambda: any(read(folder) for folder in (data / SNAPSHOTS).iterdir()))
+        deployment.wait("a snapshot", lambda: any(read(folder) for folder in (data / SNAPSHOTS).glob("*")))
         train()
         deployment.wait_exact("more rows")
         rewind = ["rewind", model, "--region", region, "--data", str(data)]
