@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +19,11 @@ from ekko.ops.broker import ports
 from ekko.ops.watcher import dismiss, start_watched
 
 LOOPBACK = "127.0.0.1"
-INHERITED = re.compile(r"HOME|LANG|EKKO_CACHE|(PIP|SSL|REQUESTS)_\w+|\w+_(PROXY|proxy)")
+INHERITED = re.compile(r"HOME|LANG|EKKO_CACHE|(PIP|SSL|REQUESTS)_\w*|\w*PROXY", re.IGNORECASE)
 """Where this machine keeps things and how it reaches a registry; of all else a service sees only its own variables."""
 PROGRAMS = Path(sys.executable).parent
+MOST_RESTARTS = 3
+"""While a service becomes healthy; more often, and it never would."""
 
 
 class Containers:
@@ -37,6 +40,7 @@ class Containers:
         self.folder, self._entrypoint = folder, entrypoint
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watchers: list[subprocess.Popen[bytes]] = []
+        self._ended: Counter[str] = Counter()
         self.ports = {place: ports.free(LOOPBACK) for place in self._exposed()}
         names = "|".join(sorted(self.services, key=len, reverse=True))
         self._address = re.compile(rf"(?<![\w.-])({names}|0\.0\.0\.0|127\.0\.0\.1|localhost)('?[:,] ?)(\d+)\b")
@@ -87,12 +91,7 @@ class Containers:
 
     def environment(self, name: str) -> dict[str, str]:
         """What a service's processes see: its own variables, and from this machine only how to run programs at all."""
-        inherited = {key: os.environ[key] for key in ("HOME", "LANG", "EKKO_CACHE") if key in os.environ}
-        inherited |= {
-            key: value
-            for key, value in os.environ.items()
-            if re.match(r"PIP_|SSL_|REQUESTS_|.*PROXY", key, re.IGNORECASE)
-        }
+        inherited = {key: value for key, value in os.environ.items() if INHERITED.fullmatch(key)}
         own = {key: self.local(name, value) for key, value in self.services[name].get("environment", {}).items()}
         return {**inherited, **own, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
 
@@ -132,8 +131,11 @@ class Containers:
                 "service_healthy": self.await_healthy,
                 "service_completed_successfully": self.await_completed,
             }[condition["condition"]](other, deadline)
+        self._run(name)
+
+    def _run(self, name: str) -> None:
         command = [self.local(name, word) for word in [*self._entrypoint, *self.services[name]["command"]]]
-        with (self.folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name], watcher = start_watched(
                 command, log, folder=self.workdir(name), environment=self.environment(name)
             )
@@ -147,11 +149,21 @@ class Containers:
             checked = self.run(name, *test)
             if checked.returncode == 0:
                 return
-            assert self.processes[name].poll() is None, f"{name} has ended:\n{self.log(name)}"
+            if self.processes[name].poll() is not None:
+                self._run_again(name)
             assert time.monotonic() < deadline, (
                 f"{name} is not healthy: {checked.stdout}{checked.stderr}\n{self.log(name)}"
             )
             time.sleep(0.2)
+
+    def _run_again(self, name: str) -> None:
+        """As the file says: on a busy machine one that finds no broker in time ends, and is started again."""
+        self._ended[name] += 1
+        policy, code = self.services[name]["restart"], self.processes[name].returncode
+        again = policy == "unless-stopped" or (policy == "on-failure" and code)
+        assert again, f"{name} has ended with {code}:\n{self.log(name)}"
+        assert self._ended[name] <= MOST_RESTARTS, f"{name} ends again and again, with {code}:\n{self.log(name)}"
+        self._run(name)
 
     def await_completed(self, name: str, deadline: float) -> None:
         """Wait until the service has ended with exit code 0."""

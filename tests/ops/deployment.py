@@ -14,6 +14,12 @@ from confluent_kafka.admin import AdminClient
 
 from ekko.ops import states_view
 from ekko.ops.demo.source_sums import SourceSums
+from ekko.ops.findings import Finding
+from ekko.ops.process import region_cluster
+from ekko.ops.settings import load
+from ekko.ops.status import facts
+from ekko.ops.status.judge import judge
+from ekko.ops.status.signals import SignalTail
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
@@ -24,7 +30,7 @@ from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_all
+from ekko.streams.log import Partition, read_range
 from ekko.streams.manager.history import read_states
 from ekko.streams.manager.verdicts import last_healthy
 from tests.streams.store_child import free_port
@@ -85,6 +91,9 @@ class Deployment:
         catalogue.refresh()
         self.model = catalogue.model(model.name)
         catalogue.close()
+        assert self.model.incarnation is not None
+        self._sums = SourceSums(self.model.incarnation)
+        self._unread = {Partition(topics.deltas(model.name), shard): 0 for shard in range(shards)}
         self._opened = ExitStack()
         self.manager = self.run(
             "manager", "manager", "--epoch-interval", str(epoch_interval_s), "--healthy-after", "0.5"
@@ -160,18 +169,27 @@ class Deployment:
     def client(self, region: str) -> StoreClient:
         return StoreClient(region, self.model.name, stores=[self.addresses[region]], timeout_s=10.0)
 
+    def findings(self) -> list[Finding]:
+        """What `ekko status` finds, told by its own code in this process: for those who ask again and again."""
+        settings, now_us = load(None, bootstrap=self.bootstrap), int(time.time() * 1e6)
+        found = facts.read(self.kafka, lambda region: region_cluster(settings, region), SignalTail(self.kafka))
+        return list(judge(found, now_us, settings.epoch_interval_s))
+
     def states(self) -> list[dict[str, Any]]:
         """What `ekko states --json` says."""
         listed = states_view.read(self.kafka, self.model.name, lambda _: self.kafka).json_lines(10_000)
         return [json.loads(line) for line in listed.splitlines()]
 
     def sums(self) -> SourceSums:
-        """The truth by the raw source log: all that is acknowledged now, also what a barrier being written hides."""
-        assert self.model.incarnation is not None
+        """The truth by the raw source log: all that is acknowledged now, also what a barrier being written hides.
+
+        It is read on from where it was read to, so retention may pass what was read.
+        """
         await_visible(self.kafka, topics.deltas(self.model.name))
-        sums = SourceSums(self.model.incarnation)
-        sums.feed(read_all(self.kafka, topics.deltas(self.model.name)))
-        return sums
+        records = read_range(self.kafka, self._unread)
+        self._unread |= {record.partition: record.offset + 1 for record in records}
+        self._sums.feed(records)
+        return self._sums
 
     def expected(self, before_epoch: int | None = None) -> int:
         """Checksum of the table by the raw source log."""
@@ -190,7 +208,7 @@ class Deployment:
     def wait_exact(self, what: str) -> None:
         """Wait until every region's store holds exactly what the source log says.
 
-        The log is read again each time: what is acknowledged behind a barrier that is being written is not visible yet.
+        The log is read on each time: what is acknowledged behind a barrier that is being written is not visible yet.
         """
         self.wait(what, lambda: set(self.checksums().values()) == {self.expected()})
 

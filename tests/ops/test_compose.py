@@ -84,7 +84,7 @@ def test_the_port_of_kafka_on_the_host_may_be_another() -> None:
 def running(file: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """All services, started as the file says; trained to the end."""
     (entrypoint,) = [json.loads(r) for k, r in instructions((ROOT / "Dockerfile").read_text()) if k == "ENTRYPOINT"]
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     with Containers(file, entrypoint, tmp_path_factory.mktemp("compose")) as containers:
         containers.up(deadline)
         for name in file["services"]:
@@ -94,7 +94,7 @@ def running(file: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> I
         yield containers
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_both_regions_serve_what_was_trained_bit_for_bit(running: Containers) -> None:
     plan = DemoPlan.read(running.volume("demo"))
     trainer = read_status(plan.folder / TRAINER_FILE, TrainerStatus)

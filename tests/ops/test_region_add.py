@@ -9,31 +9,13 @@ from pathlib import Path
 import pytest
 
 from ekko.ops.broker import Broker
-from ekko.ops.demo.source_sums import SourceSums
 from ekko.schemas.declarations import TableDeclaration
-from ekko.schemas.hashing import checksum
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_range
 from tests.ops.deployment import EKKO, Deployment, Process
 from tests.ops.regions_under_load import has_region, training
 from tests.streams.store_child import free_port
 
 TABLE = TableDeclaration("embedding", 4)
-
-
-class Sums:
-    """The truth by the source log, read before retention passes its beginning, and on from there."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        assert deployment.model.incarnation is not None
-        self._deployment, self._sums = deployment, SourceSums(deployment.model.incarnation)
-        self._next = {Partition(f"{deployment.model.name}.deltas", s): 0 for s in range(deployment.model.shards)}
-
-    def checksum(self, before_epoch: int | None = None) -> int:
-        records = read_range(self._deployment.kafka, self._next)
-        self._next |= {record.partition: record.offset + 1 for record in records}
-        self._sums.feed(records)
-        return checksum("embedding", *self._sums.rows("embedding", before_epoch))
 
 
 @pytest.fixture
@@ -48,12 +30,11 @@ def test_a_region_is_made_from_a_donor_under_load_though_retention_has_passed_th
 ) -> None:
     with Deployment(kafka, broker.bootstrap, topic_prefix, tmp_path, table=TABLE, regions=1) as deployment:
         (donor,), name, folder = deployment.regions, f"{topic_prefix[:50]}-new", tmp_path / "seeding"
-        sums = Sums(deployment)
         add = ["region", "add", name, "--from", donor, "--folder", str(folder)]
         add += ["--region-bootstrap", own_broker.bootstrap]
         with training(broker.bootstrap, deployment.model.name):
             deployment.wait_healthy()
-            sums.checksum()
+            deployment.sums()  # before retention passes its beginning
             deployment.trim_source_before_last_healthy()
             kill_at_four_moments([*EKKO, *add, "--bootstrap", broker.bootstrap])
             assert f"ekko restore {folder / 'seed'} --region {name}" in deployment.ekko(*add).stdout
@@ -73,9 +54,9 @@ def test_a_region_is_made_from_a_donor_under_load_though_retention_has_passed_th
             )
         deployment.wait("an empty replica halts", lambda: "`ekko restore` it" in empty.log.read_text())
         for state in (None, healthy, kept):  # kept is older than the new store: from the donor's journals
-            wait_equal(deployment, sums, state)
+            wait_equal(deployment, state)
         deployment.ekko("rollback", deployment.model.name, "--to", str(kept))
-        wait_equal(deployment, sums, None)
+        wait_equal(deployment, None)
         deployment.regions.remove(name)
         assert f"region {name} deleted" in deployment.ekko("region", "remove", name, "--yes").stdout
 
@@ -100,9 +81,9 @@ def start_seeded(deployment: Deployment, region: str, seed: Path) -> Process:
     return store
 
 
-def wait_equal(deployment: Deployment, sums: Sums, state: int | None) -> None:
+def wait_equal(deployment: Deployment, state: int | None) -> None:
     """Equal bits in all regions as of `state`, and those of the source log."""
-    expected = sums.checksum(state)
+    expected = deployment.expected(state)
 
     def equal() -> bool:
         found = set()
