@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ ROWS = np.random.default_rng(2).integers(-(2**23), 2**23, (COUNT, DIM)).astype(n
 VALUES = (ROWS * 2.0**-24).astype(np.float32)  # whole steps, which no rounding changes
 SPOOLED = 4_000_000
 """Bytes of an export that have come when it is stopped: far from all, more than sockets hold."""
+MOST_SPOOLED = COUNT * (8 + 4 * DIM) // 2
+"""So much is still not all, whatever sockets hold."""
 
 
 @pytest.fixture
@@ -65,13 +68,27 @@ def reach(process: subprocess.Popen[str], condition: Callable[[], bool]) -> bool
 def spooled(process: subprocess.Popen[str]) -> int:
     """Bytes in files of a process that have no name."""
     total = 0
-    for link in Path(f"/proc/{process.pid}/fd").iterdir():
-        try:
-            if str(link.readlink()).endswith("(deleted)"):
-                total += link.stat().st_size
-        except OSError:  # closed meanwhile
-            continue
+    with suppress(OSError):  # it has ended meanwhile
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                total += link.stat().st_size if str(link.readlink()).endswith("(deleted)") else 0
     return total
+
+
+def stopped_in_the_middle(deployment: Deployment, name: str, *flags: str) -> tuple[subprocess.Popen[str], Path]:
+    """An export that holds a part of the reply and stands still, and its folder.
+
+    On a busy machine one may have ended before it is looked at.
+    """
+    for attempt in range(10):
+        out = deployment.folder / f"{name}-{attempt}"
+        process = exporting(deployment, out, *flags)
+        if reach(process, lambda process=process: spooled(process) > SPOOLED):
+            process.send_signal(signal.SIGSTOP)
+            if spooled(process) < MOST_SPOOLED:
+                return process, out
+        kill(process)
+    raise AssertionError("each export had all of the reply before it could be stopped")
 
 
 def check_file(path: Path) -> None:
@@ -89,10 +106,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 @pytest.mark.timeout(240)
 def test_an_export_killed_leaves_no_file_and_is_made_again(deployment: Deployment) -> None:
     publish(deployment, 0, COUNT)
-    out = deployment.folder / "out"
-
-    process = exporting(deployment, out)
-    assert reach(process, lambda: spooled(process) > SPOOLED)
+    process, out = stopped_in_the_middle(deployment, "out")
     kill(process)
     assert list(out.iterdir()) == []
 
@@ -118,23 +132,20 @@ def test_an_export_killed_leaves_no_file_and_is_made_again(deployment: Deploymen
 def test_an_export_in_whose_middle_the_model_is_rolled_back_mixes_no_states(deployment: Deployment) -> None:
     kept = publish(deployment, 0, COUNT)
     lost = publish(deployment, 0, 1_000)  # changes rows that come first
-    exports = {}
+    exports, folders = {}, {}
     for state in (kept, lost):
-        process = exporting(deployment, deployment.folder / str(state), "--as-of", str(state))
-        assert reach(process, lambda process=process: spooled(process) > SPOOLED)
-        process.send_signal(signal.SIGSTOP)
-        exports[state] = process
+        exports[state], folders[state] = stopped_in_the_middle(deployment, str(state), "--as-of", str(state))
     # Both hold half a reply: neither the rollback nor the rows may wait for them.
     deployment.ekko("rollback", deployment.model.name, "--to", str(kept), "--reason", "test")
     for process in exports.values():
         process.send_signal(signal.SIGCONT)
     said, trouble = exports[kept].communicate(timeout=60)
     assert exports[kept].returncode == 0, trouble
-    check_file(deployment.folder / str(kept) / "embedding.npz")
+    check_file(folders[kept] / "embedding.npz")
     said, trouble = exports[lost].communicate(timeout=60)
     assert exports[lost].returncode == 1, said
     assert "rollback" in trouble
-    assert list((deployment.folder / str(lost)).iterdir()) == []
+    assert list(folders[lost].iterdir()) == []
 
 
 @pytest.mark.timeout(240)
