@@ -1,9 +1,14 @@
 """The law of expiry, by the raw source log: an expired row is what came after it, and nothing had come for long."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ekko.schemas.blocks import Purpose
 from tests.simulation.truth import Accepted, Truth
+
+if TYPE_CHECKING:
+    from ekko.schemas.quantize import Int32s
 
 
 def check_expired(truth: Truth) -> None:
@@ -33,16 +38,26 @@ def check_expired(truth: Truth) -> None:
 
 
 def check_only_idle_rows_expire(truth: Truth) -> None:
-    """Nothing had arrived between the epoch that an expiry names and the state as of which it was read."""
+    """Nothing had arrived between the epoch that an expiry names and the state as of which it was read.
+
+    Or all of it came to nothing: where a delta is taken back while it waits to be sent, in its epoch or one between
+    which and its own only withdrawn states stand, no store ever hears of it.
+    """
     for expiry in truth.accepted:
         if expiry.block.purpose is not Purpose.EXPIRE:
             continue
         idle_since, state = _epochs(expiry)
+        keys, expired = truth.keys[expiry.block.table], expiry.block.keys
+        came: dict[tuple[int, int], Int32s] = {}
         for entry in truth.accepted:
             near = entry.block.table == expiry.block.table and idle_since <= entry.arrival < state
             if near and not truth.is_void(entry.effective):
-                both = np.intersect1d(entry.block.keys, expiry.block.keys)
-                assert not len(both), f"{expiry.block.trainer}: keys {both.tolist()} had a delta in {entry.arrival}"
+                group = truth.label(entry.arrival), truth.label(entry.effective)
+                rows = came.setdefault(group, np.zeros((len(keys), entry.block.deltas.shape[1]), np.int32))
+                rows[np.searchsorted(keys, entry.block.keys)] += entry.block.deltas
+        for (arrival, _), rows in came.items():
+            both = expired[rows[np.searchsorted(keys, expired)].any(axis=1)]
+            assert not len(both), f"{expiry.block.trainer}: keys {both.tolist()} had a delta in {arrival} or later"
 
 
 def _is_expiry(entry: Accepted) -> bool:
