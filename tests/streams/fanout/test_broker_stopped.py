@@ -65,7 +65,9 @@ def test_the_broker_is_stopped_for_twenty_seconds_under_load(tmp_path: Path, sta
             source = Source(before, MODEL)
         fanout = start_fanout(MODEL, "--bootstrap", own.bootstrap, "--region", MODEL)
         with training(own.bootstrap):
-            time.sleep(4.0)
+            with closing(KafkaCluster(own.bootstrap)) as cluster:
+                wait_for(lambda: any(read_lanes(cluster, MODEL, MODEL).values()))
+            time.sleep(2.0)
             own.stop()
             time.sleep(AWAY_S)
             own.start()
