@@ -37,6 +37,8 @@ from tests.streams.store_child import free_port
 from tests.streams.visible import await_visible
 
 EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
+PATIENCE_S = 120.0
+"""It proves nothing and costs nothing where all is well: a machine half as fast, full of other tests, needs it."""
 
 
 class Process:
@@ -152,7 +154,7 @@ class Deployment:
         for future in admin.delete_records(asked).values():
             future.result(10.0)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait until `condition` holds; an EkkoError means not yet."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -212,7 +214,7 @@ class Deployment:
         """
         self.wait(what, lambda: set(self.checksums().values()) == {self.expected()})
 
-    def wait_healthy(self, timeout_s: float = 60.0) -> int:
+    def wait_healthy(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for a healthy state that holds all that was published until now; its number.
 
         It is not the next one: the next barrier may be committed, and its state not be published yet.
