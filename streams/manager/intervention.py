@@ -6,7 +6,11 @@ manager finds itself fenced when its next barrier is due, finds the command's au
 
 import getpass
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import replace
+
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import ModelState
@@ -18,7 +22,9 @@ from ekko.streams.manager.barriers import Amendment
 from ekko.streams.manager.history import History, read_audit
 from ekko.streams.manager.tenure import Tenure
 
-_ATTEMPTS = 5
+_ATTEMPTS = 8
+_BACK_OFF = wait_random_exponential(multiplier=0.05, max=1.0)
+"""Two who intervene at once fence each other, attempt after attempt, until one of them is away for long enough."""
 _PASSING = (CommitUncertain, Fenced, TransactionAborted)
 
 
@@ -30,6 +36,7 @@ def intervene(
     entry: AuditEntry,
     *,
     known: History | None = None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> ModelState:
     """Write a barrier with `amend`, its state and its audit entry; exactly once, whatever happens to the commit.
 
@@ -37,6 +44,7 @@ def intervene(
 
     Args:
         known: the model's history as read shortly before, which saves reading it again.
+        pause: waits so many seconds between two attempts.
 
     Raises:
         StateUnavailable: see the amendment; nothing was written.
@@ -45,15 +53,21 @@ def intervene(
         EkkoError, TimeoutError: whatever else keeps the model's history from being read; nothing was written.
     """
     intervention = _Intervention(cluster, catalogue, model, amend, entry)
+    attempts = Retrying(
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=_BACK_OFF,
+        retry=retry_if_result(lambda done: done is None),
+        retry_error_callback=lambda _: None,
+        sleep=pause,
+    )
     try:
-        for _ in range(_ATTEMPTS):
-            done = intervention.attempt(known)
-            if done is not None:
-                return done
+        done: ModelState | None = attempts(intervention.attempt, known)
     except (EkkoError, TimeoutError) as error:
         if intervention.uncertain:
             raise _unknown(model, str(error)) from error
         raise
+    if done is not None:
+        return done
     lost = f"other managers took the tenure {_ATTEMPTS} times in a row"
     if intervention.uncertain:
         raise _unknown(model, lost)

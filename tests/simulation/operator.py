@@ -95,8 +95,9 @@ class Operator(Machine):
         self._intervene("withdraw", withdrawing(chosen - {history.barrier.pinned}), history)
 
     def _intervene(self, action: str, amend: Amendment, history: History) -> None:
+        entry = self._entry(action, history.barrier)
         opened = intervene(
-            self._cluster, self._catalogue, self._model, amend, self._entry(action, history.barrier), known=history
+            *(self._cluster, self._catalogue, self._model, amend, entry), known=history, pause=lambda _: None
         )
         self.environment.log(f"operator: {action} by barrier {opened.epoch}")
 

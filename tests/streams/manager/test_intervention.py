@@ -125,22 +125,25 @@ class Fates(Faults):
 
 
 def test_a_barrier_that_is_refused_every_time_is_not_written_and_is_said_not_to_be(memory: World) -> None:
-    cluster: Cluster = faulty(memory, Fates(*[Fate.REFUSED] * 5))
+    cluster: Cluster = faulty(memory, Fates(*[Fate.REFUSED] * 8))
+    paused: list[float] = []
     with pytest.raises(Fenced, match="nothing was written"):
-        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory))
+        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory), pause=paused.append)
     assert memory.epochs() == [[]] * 3
+    assert len({*paused}) == 7, "two at once do not go on fencing each other in step"
+    assert sum(paused) < 7
 
 
 @pytest.mark.parametrize(
     ("fates", "told"),
     [
-        (Fates(*[Fate.REFUSED] * 4, Fate.REPLY_LOST), "took the tenure 5 times"),
+        (Fates(*[Fate.REFUSED] * 7, Fate.REPLY_LOST), "took the tenure 8 times"),
         (Fates(Fate.REPLY_LOST, then_away=True), "no broker answers"),
     ],
 )
 def test_one_that_nobody_could_look_for_is_not_said_to_be_missing(memory: World, fates: Fates, told: str) -> None:
     cluster: Cluster = faulty(memory, fates)
     with pytest.raises(CommitUncertain, match=f"may be written or not: .*{told}") as unknown:
-        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory))
+        intervene(cluster, memory.catalogue(), memory.model, denying("bad"), entry(memory), pause=lambda _: None)
     assert f"`ekko states {memory.model.name}`" in unknown.value.hint
     assert memory.epochs() == [[1]] * 3, "it is there"
