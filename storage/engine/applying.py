@@ -168,9 +168,8 @@ class ApplyingTable:
 
     def _values(self, entries: Slots) -> Int32s:
         """Values of entries, from memory or disk."""
-        places = self.pool.places.take(entries)
-        missing = np.flatnonzero(places == 0)
-        values = self.pool.values.take(places.astype(np.int64) - 1, axis=0, mode="clip")
+        missing = np.flatnonzero(self.pool.places.take(entries) == 0)
+        values = self.pool.read(entries)
         if missing.size:
             values[missing] = self._read(entries[missing])
         return values

@@ -1,5 +1,7 @@
 """One table of a model at one replica: all that is done to rows and journals beside applying deltas."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ekko.schemas.errors import MemoryExhausted
@@ -11,6 +13,8 @@ from ekko.storage.engine.reading import nonzero_rows
 from ekko.storage.engine.scatter import scatter
 
 _LET_GO = 65_536
+_ENTRY_BITS = 32
+_ENTRY_MASK = (1 << _ENTRY_BITS) - 1
 _ABOVE_ALL = np.iinfo(np.int64).max
 
 
@@ -23,14 +27,14 @@ class Table(ApplyingTable):
         Most keys have one entry there and none after it: their old row is that entry's value, no chain need be walked.
         """
         entries = self.pool.select(first, last)
-        runs = (entries[start : start + self._run] for start in range(0, len(entries), self._run))
-        others = [self._undo_newest(run, first, last) for run in runs]
-        slots = distinct(np.concatenate(others)) if others else entries
-        plain = len(entries) - sum(map(len, others))
-        for start in range(0, len(slots), self._run):
-            self._take_back(slots[start : start + self._run], first, last)
+        ordered = np.sort((self.pool.slots.take(entries).astype(np.int64) << _ENTRY_BITS) | entries)
+        slots, oldest = (ordered >> _ENTRY_BITS) - 1, ordered & _ENTRY_MASK
+        begins = np.diff(slots, prepend=-1) != 0
+        plain = begins & np.append(begins[1:], True) & (self.arena.heads.take(slots) == oldest + 1)
+        self._in_runs(lambda slots, oldest: self._undo_plain(slots, oldest, first, last), slots[plain], oldest[plain])
+        self._in_runs(lambda slots: self._take_back(slots, first, last), slots[begins & ~plain])
         self.pool.free(entries)
-        return plain + len(slots)
+        return int(np.count_nonzero(begins))
 
     def pin(self, state: int, room: int) -> None:
         """Keep what every key was at the start of `state` in memory, one look away; instead of any other state.
@@ -94,6 +98,11 @@ class Table(ApplyingTable):
         named: Slots = slots[idle & (entries >= 0)]
         return named
 
+    def _in_runs(self, work: Callable[..., None], *numbers: Slots) -> None:
+        """Call `work` with a run of each array after the other."""
+        for start in range(0, len(numbers[0]), self._run):
+            work(*(part[start : start + self._run] for part in numbers))
+
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
         """Undo for slots with entries in journals first..last: those without a later one get their old row as it is."""
         later = self.arena.newest.take(slots) > last + 1
@@ -103,20 +112,11 @@ class Table(ApplyingTable):
         self._take_back_before(slots[later], first, last)
         self.arena.dirty[slots] = 1
 
-    def _undo_newest(self, entries: Slots, first: int, last: int) -> Slots:
-        """Undo for the keys of whose entries in journals first..last one is their newest, and the only one there.
-
-        Returns the slots of the other entries.
-        """
-        arena, pool = self.arena, self.pool
-        slots = pool.slots.take(entries).astype(np.int64) - 1
-        below = pool.follow(pool.previous.take(entries), slots, pool.labels.take(entries))
-        plain = (arena.heads.take(slots) == entries + 1) & (label_of_entries(pool, below) <= first)
-        owners = slots[plain]
-        self._restore(owners, entries[plain], below[plain], first, last)
-        arena.dirty[owners] = 1
-        others: Slots = slots[~plain]
-        return others
+    def _undo_plain(self, slots: Slots, entries: Slots, first: int, last: int) -> None:
+        """Undo for slots whose only entry in journals first..last is their newest one."""
+        below = self.pool.follow(self.pool.previous.take(entries), slots, np.full(len(slots), first))
+        self._restore(slots, entries, below, first, last)
+        self.arena.dirty[slots] = 1
 
     def _restore(self, slots: Slots, entries: Slots, below: Slots, first: int, last: int) -> None:
         """Make the entries' values rows again, and what is below them (-1 for none) the newest entries."""
