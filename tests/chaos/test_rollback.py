@@ -14,6 +14,7 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import EkkoError, RolledBack
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
+from tests.background import in_background
 from tests.ops.deployment import Deployment
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -29,9 +30,8 @@ def deployment(kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path:
 @contextmanager
 def training(deployment: Deployment) -> Iterator[None]:
     """A trainer that publishes all the while, rollbacks or not."""
-    stop = threading.Event()
 
-    def train() -> None:
+    def train(stop: threading.Event) -> None:
         rng = np.random.default_rng(1)
         name = deployment.model.name
         with Publisher(name, bootstrap=deployment.bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
@@ -41,13 +41,8 @@ def training(deployment: Deployment) -> Iterator[None]:
                 except RolledBack:
                     continue
 
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
+    with in_background(train):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def target(deployment: Deployment) -> str:

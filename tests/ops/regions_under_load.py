@@ -10,26 +10,22 @@ from ekko.schemas.errors import RolledBack
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
+from tests.background import in_background
 
 
 @contextmanager
 def training(bootstrap: str, model: str) -> Iterator[None]:
     """A trainer of table `embedding` (4 values a row) that publishes all the while, whatever becomes of regions."""
-    stop, rng = threading.Event(), np.random.default_rng(3)
+    rng = np.random.default_rng(3)
 
-    def train() -> None:
+    def train(stop: threading.Event) -> None:
         with Publisher(model, bootstrap=bootstrap, trainer="t", on_rollback=lambda _: None) as publisher:
             while not stop.wait(0.01):
                 with suppress(RolledBack):
                     publisher.publish("embedding", rng.integers(0, 2_000, 200), rng.normal(size=(200, 4)))
 
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
+    with in_background(train):
         yield
-    finally:
-        stop.set()
-        thread.join(30)
 
 
 def has_region(cluster: KafkaCluster, region: str) -> bool:

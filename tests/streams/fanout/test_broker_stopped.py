@@ -17,6 +17,7 @@ from ekko.schemas.errors import EkkoError
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from ekko.streams.publisher import Publisher
+from tests.background import in_background
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, Sums, add_rows, read_lanes, settled_epochs, sums_of
 from tests.streams.fanout.waiting import wait_for
@@ -28,23 +29,17 @@ AWAY_S, RESUMED_S = 20.0, 30.0
 @contextmanager
 def training(bootstrap: str) -> Iterator[None]:
     """A trainer that publishes all the while; what the broker does not take it is told, and goes on."""
-    stop, dice = threading.Event(), np.random.default_rng(3)
+    dice = np.random.default_rng(3)
 
-    def train() -> None:
+    def train(stop: threading.Event) -> None:
         with Publisher(MODEL, bootstrap=bootstrap, trainer="t") as publisher:
             while not stop.wait(0.01):
                 with suppress(EkkoError):
                     keys = dice.integers(0, 2_000, 200).astype(np.uint64)
                     publisher.publish("embedding", keys, dice.normal(size=(200, 4)), timeout_s=0.5)
 
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
+    with in_background(train):
         yield
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 def published(cluster: KafkaCluster) -> Sums:
