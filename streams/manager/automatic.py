@@ -102,8 +102,13 @@ class AutomaticRollback:
         now_us = int(now_s * 1e6)
         details = {"to": str(to), "since_us": str(proposal.since_us)}
         entry = AuditEntry(self._model.name, "rollback", ACTOR, proposal.reason, now_us, details)
-        self._rollbacks_us.append(now_us)  # first, so that one whose fate is unknown counts
-        state = tenure.write_barrier(catalogue_end, now_s, rolling_back(to), entry)
+        before = tenure.barrier
+        try:
+            state = tenure.write_barrier(catalogue_end, now_s, rolling_back(to), entry)
+        finally:
+            # One that was aborted is none. One whose fate is unknown ends the tenure; the next one reads the trail.
+            if tenure.barrier is not before:
+                self._rollbacks_us.append(now_us)
         _log.critical(
             "model %s rolled back to state %d by barrier %d: %s", self._model.name, to, state.epoch, entry.reason
         )

@@ -9,13 +9,14 @@ from ekko.schemas.codec import encode
 from ekko.schemas.epochs import Barrier, EpochRange, ModelState, Verdict
 from ekko.streams.health.proposals import Proposal, to_signal
 from ekko.streams.health.verdict import Judgement
-from ekko.streams.log import Partition
+from ekko.streams.log import Cluster, Partition
 from ekko.streams.manager import ManagerSettings
 from ekko.streams.manager.history import read_audit, read_states
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.policy import Alarm, RollBack, ServePinned, answer, suspected
+from ekko.streams.memory.faults import Fate, Faults
 
-from .conftest import World, complete_at
+from .conftest import World, complete_at, faulty
 
 CORRUPT = Proposal(Verdict.CORRUPT, 50, "loss")
 
@@ -71,9 +72,12 @@ class Scene:
 
     def __init__(self, world: World, limit: int = 3) -> None:
         self.world, self.now_s = world, 1000.0
-        settings = ManagerSettings(epoch_interval_s=10, healthy_after_s=5, rollbacks_an_hour=limit)
-        self.manager = ModelManager(world.connect(), world.codec, world.model, settings, lambda: 0)
+        self.settings = ManagerSettings(epoch_interval_s=10, healthy_after_s=5, rollbacks_an_hour=limit)
+        self.connect(world.connect())
         self.bound = 0
+
+    def connect(self, cluster: Cluster) -> None:
+        self.manager = ModelManager(cluster, self.world.codec, self.world.model, self.settings, lambda: 0)
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds * 2)):
@@ -168,3 +172,27 @@ def test_a_takeover_remembers_the_rollbacks_of_its_predecessor(memory: World) ->
     entry, served = read_audit(memory.cluster, memory.codec, memory.model)
     assert served.action == "serve pinned"
     assert (entry.actor, entry.reason, entry.details["to"]) == ("state manager", "loss", "2")
+
+
+class RefusedRollbacks(Faults):
+    """So many transactions are refused, once it is set."""
+
+    left = 0
+
+    def transaction(self) -> Fate:
+        self.left -= 1
+        return Fate.REFUSED if self.left >= 0 else Fate.DONE
+
+
+def test_a_rollback_that_was_not_written_is_none_of_the_hours(memory: World) -> None:
+    scene, faults = Scene(memory, limit=2), RefusedRollbacks()
+    scene.connect(faulty(memory, faults))
+    scene.run(27)
+    assert set(scene.verdicts().values()) == {H}, "no state is written before the barrier is"
+    faults.left, since_s = 4, scene.now_s - 1
+    for _ in range(8):  # the monitor repeats itself
+        scene.propose(Verdict.CORRUPT, since_s)
+        scene.run(2)
+    assert faults.left < 0
+    barrier = memory.barriers()[0][-1]
+    assert (barrier.generation, barrier.serves_pinned) == (1, False)
