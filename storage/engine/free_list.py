@@ -58,7 +58,8 @@ class FreeList:
     def give(self, numbers: Slots) -> None:
         """Take numbers back."""
         if len(numbers):
-            self._freed.append(np.sort(numbers))
+            ascending = (numbers[1:] > numbers[:-1]).all()
+            self._freed.append(numbers if ascending else np.sort(numbers))
             self._free += len(numbers)
 
 

@@ -30,6 +30,9 @@ ENTRY_BYTES = 4 + 4 + 4 + 4 + 4 + 1
 Listener = Callable[[Slots], None]
 """Told of distinct slots or entries just before they change."""
 
+_FREED_AT_ONCE = 16_384
+"""Entries whose columns stay in the cache while they are looked up and emptied."""
+
 _HEADER_ENTRIES, _HEADER_PLACES = 0, 1
 
 
@@ -129,14 +132,15 @@ class JournalPool:
         self.room.give(places)
 
     def free(self, entries: Slots) -> None:
-        """Give entries back."""
-        self.before_change(entries)
-        places = self.places.take(entries).astype(np.int64)
-        self.tallies.remove(self.labels.take(entries), self.hashes.take(entries))
-        self.slots[entries] = 0
-        self.hashes[entries] = 0
-        self.dirty[entries] = 0
-        self.places[entries] = 0
+        """Give distinct entries back."""
+        places = np.empty(len(entries), dtype=np.int64)
+        for start in range(0, len(entries), _FREED_AT_ONCE):
+            part = entries[start : start + _FREED_AT_ONCE]
+            self.before_change(part)
+            places[start : start + len(part)] = self.places.take(part)
+            self.tallies.remove(self.labels.take(part), self.hashes.take(part))
+            for column in (self.slots, self.hashes, self.dirty, self.places):
+                column[part] = 0
         self.room.give(places[places > 0] - 1)
         self.entries.give(entries)
 

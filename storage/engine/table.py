@@ -1,7 +1,5 @@
 """One table of a model at one replica: all that is done to rows and journals beside applying deltas."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ekko.schemas.errors import MemoryExhausted
@@ -13,6 +11,9 @@ from ekko.storage.engine.reading import nonzero_rows
 from ekko.storage.engine.scatter import scatter
 
 _LET_GO = 65_536
+_ENTRIES_AT_ONCE = 16_384
+"""What is worked out of so many entries fits into the cache; longer arrays would be new memory for the process each
+time, which costs more than what they are for."""
 _ENTRY_BITS = 32
 _ENTRY_MASK = (1 << _ENTRY_BITS) - 1
 _ABOVE_ALL = np.iinfo(np.int64).max
@@ -27,14 +28,14 @@ class Table(ApplyingTable):
         Most keys have one entry there and none after it: their old row is that entry's value, no chain need be walked.
         """
         entries = self.pool.select(first, last)
-        ordered = np.sort((self.pool.slots.take(entries).astype(np.int64) << _ENTRY_BITS) | entries)
-        slots, oldest = (ordered >> _ENTRY_BITS) - 1, ordered & _ENTRY_MASK
-        begins = np.diff(slots, prepend=-1) != 0
-        plain = begins & np.append(begins[1:], True) & (self.arena.heads.take(slots) == oldest + 1)
-        self._in_runs(lambda slots, oldest: self._undo_plain(slots, oldest, first, last), slots[plain], oldest[plain])
-        self._in_runs(lambda slots: self._take_back(slots, first, last), slots[begins & ~plain])
+        ordered = self.pool.slots.take(entries).astype(np.int64)  # this one array, and none beside it, is long
+        ordered <<= _ENTRY_BITS
+        ordered |= entries
+        ordered.sort()
+        starts = range(0, len(ordered), _ENTRIES_AT_ONCE)
+        rows = sum(self._undo_part(ordered, start, first, last) for start in starts)
         self.pool.free(entries)
-        return int(np.count_nonzero(begins))
+        return rows
 
     def pin(self, state: int, room: int) -> None:
         """Keep what every key was at the start of `state` in memory, one look away; instead of any other state.
@@ -59,8 +60,7 @@ class Table(ApplyingTable):
     def unite(self, source: int, target: int) -> None:
         """Make the journals `target` < `source`, with none between them, one: the older value of a key stands."""
         entries = self.pool.select(source, source)
-        runs = range(0, len(entries), self._run)
-        doubles = [self._unite(entries[start : start + self._run], source, target) for start in runs]
+        doubles = [self._unite(entries[run], source, target) for run in self._runs(len(entries))]
         if doubles:
             self.pool.free(np.concatenate(doubles))
 
@@ -98,10 +98,31 @@ class Table(ApplyingTable):
         named: Slots = slots[idle & (entries >= 0)]
         return named
 
-    def _in_runs(self, work: Callable[..., None], *numbers: Slots) -> None:
-        """Call `work` with a run of each array after the other."""
-        for start in range(0, len(numbers[0]), self._run):
-            work(*(part[start : start + self._run] for part in numbers))
+    def _undo_part(self, ordered: Slots, start: int, first: int, last: int) -> int:
+        """Undo for the slots whose first entry in journals first..last stands in this part; how many they are.
+
+        Args:
+            ordered: owner + 1 and entry of all of them, in one number each, ascending.
+        """
+        stop = min(start + _ENTRIES_AT_ONCE, len(ordered))
+        slots, entries = (ordered[start:stop] >> _ENTRY_BITS) - 1, ordered[start:stop] & _ENTRY_MASK
+        begins = np.ones(stop - start + 1, dtype=np.bool_)
+        np.not_equal(slots[1:], slots[:-1], out=begins[1:-1])
+        begins[0] = start == 0 or ordered[start - 1] >> _ENTRY_BITS != slots[0] + 1
+        begins[-1] = stop == len(ordered) or ordered[stop] >> _ENTRY_BITS != slots[-1] + 1
+        plain = begins[:-1] & begins[1:] & (self.arena.heads.take(slots) == entries + 1)
+        if plain.all():
+            self._undo_plain(slots, entries, first, last)
+            return len(slots)
+        self._undo_plain(slots[plain], entries[plain], first, last)
+        others = slots[begins[:-1] & ~plain]
+        for run in self._runs(len(others)):
+            self._take_back(others[run], first, last)
+        return int(np.count_nonzero(begins[:-1]))
+
+    def _runs(self, count: int) -> list[slice]:
+        """Parts of so many rows, each as long as what may be written at once."""
+        return [slice(start, start + self._run) for start in range(0, count, self._run)]
 
     def _take_back(self, slots: Slots, first: int, last: int) -> None:
         """Undo for slots with entries in journals first..last: those without a later one get their old row as it is."""
@@ -115,7 +136,8 @@ class Table(ApplyingTable):
     def _undo_plain(self, slots: Slots, entries: Slots, first: int, last: int) -> None:
         """Undo for slots whose only entry in journals first..last is their newest one."""
         below = self.pool.follow(self.pool.previous.take(entries), slots, np.full(len(slots), first))
-        self._restore(slots, entries, below, first, last)
+        for run in self._runs(len(slots)):
+            self._restore(slots[run], entries[run], below[run], first, last)
         self.arena.dirty[slots] = 1
 
     def _restore(self, slots: Slots, entries: Slots, below: Slots, first: int, last: int) -> None:
