@@ -20,6 +20,12 @@ def monitor(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web pages.")] = 6066,
     window: Annotated[float, typer.Option(min=4, help="Seconds over which shares are taken.")] = 60.0,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two publications.")] = 2.0,
+    label_delay: Annotated[
+        float,
+        typer.Option(
+            min=0, max=3600, help="Seconds by which labels come late: quality is judged so much later, guards are not."
+        ),
+    ] = 2.0,
 ) -> None:
     """Run the monitor (a Faust app) until Ctrl-C or SIGTERM.
 
@@ -39,6 +45,7 @@ def monitor(
         MonitorSettings(
             window_s=window,
             step_s=window / 4,
+            label_delay_s=label_delay,
             publish_interval_s=interval,
             host=host,
             port=port,

@@ -1,7 +1,7 @@
 """All models' health, bucket by bucket, once the watermark has passed a bucket."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import floor
 
 from ekko.schemas.epochs import Verdict
@@ -10,7 +10,7 @@ from ekko.streams.health.buckets import Bucket, Total
 from ekko.streams.health.detectors import Detector
 from ekko.streams.health.proposals import to_signal
 from ekko.streams.health.trainers import SilentTrainer, TrainerWatch, in_words
-from ekko.streams.health.verdict import Health, Judgement
+from ekko.streams.health.verdict import Health, Judgement, worst
 
 COHORTS = ("live", "baseline")
 _REPEAT_BUCKETS = 10
@@ -20,32 +20,60 @@ Read = Callable[[str, str, str, float], Total]
 """The total of (model, metric, cohort) in the bucket that begins at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Detectors that wait equally long for what they look at.
+
+    Attributes:
+        grace_s: how long after its end a bucket is judged; what comes later is too late.
+        metrics: what the detectors look at.
+        detectors: makes a fresh set for one model.
+    """
+
+    grace_s: float
+    metrics: frozenset[str]
+    detectors: Callable[[], Sequence[Detector]]
+
+
+class _Followed:
+    """A track, how far it is, and what its detectors say of every model."""
+
+    def __init__(self, track: Track, models: Iterable[str], bucket_s: float, now_s: float) -> None:
+        self.metrics = track.metrics
+        self.judged: dict[str, Judgement] = {}
+        self._bucket_s, self._grace_s = bucket_s, track.grace_s
+        self._health = {model: Health(track.detectors()) for model in models}
+        self._next = floor((now_s - track.grace_s) / bucket_s)
+
+    @property
+    def watermark_s(self) -> float:
+        """What is older is judged already."""
+        return self._next * self._bucket_s
+
+    def passed(self, now_s: float, bucket: Callable[[str, float], Bucket]) -> Iterator[int]:
+        """Judge every bucket that the watermark has passed; numbers of the buckets, one after the other."""
+        while (self._next + 1) * self._bucket_s + self._grace_s <= now_s:
+            start_s = self.watermark_s
+            self.judged = {model: health.update(bucket(model, start_s)) for model, health in self._health.items()}
+            self._next += 1
+            yield self._next - 1
+
+
 class Board:
     """Judges every model in buckets of `bucket_s`.
 
     Args:
-        grace_s: how long after its end a bucket is judged; what comes later is too late.
-        metrics: what the detectors look at.
-        detectors: makes a fresh set for one model.
+        track: what is judged first. slower: what waits longer, for labels that come late; judged by event time, too.
         now_s: seconds since 1970; earlier buckets are not judged.
     """
 
-    def __init__(
-        self,
-        models: Iterable[str],
-        *,
-        bucket_s: float,
-        grace_s: float,
-        metrics: frozenset[str],
-        detectors: Callable[[], Sequence[Detector]],
-        now_s: float,
-    ) -> None:
+    def __init__(self, models: Iterable[str], track: Track, *slower: Track, bucket_s: float, now_s: float) -> None:
         self.late = 0
-        self._health = {model: Health(detectors()) for model in models}
-        self._trainers = {model: TrainerWatch() for model in self._health}
+        self._trainers = {model: TrainerWatch() for model in models}
         self._silent_since_s: dict[str, float] = {}
-        self._metrics, self._bucket_s, self._grace_s = metrics, bucket_s, grace_s
-        self._next = floor((now_s - grace_s) / bucket_s)
+        self._bucket_s = bucket_s
+        self._first, *self._slower = (_Followed(each, self._trainers, bucket_s, now_s) for each in (track, *slower))
+        self._metrics = track.metrics.union(*(each.metrics for each in slower))
 
     def follow(self, model: str, watch: TrainerWatch) -> None:
         """Judge the model's trainers by this watch from now on."""
@@ -60,7 +88,8 @@ class Board:
         """Whether a signal belongs into buckets and comes in time; what comes too late is counted in `late`."""
         if signal.metric not in self._metrics or signal.cohort not in COHORTS:
             return False
-        if signal.event_us / 1e6 < self._next * self._bucket_s:
+        tracks = (each for each in (self._first, *self._slower) if signal.metric in each.metrics)
+        if all(signal.event_us / 1e6 < each.watermark_s for each in tracks):
             self.late += 1
             return False
         return True
@@ -71,14 +100,20 @@ class Board:
 
     def judge(self, now_s: float, read: Read) -> list[Signal]:
         """Judge every bucket that the watermark has passed; what is to be told to the state manager."""
+
+        def bucket(model: str, start_s: float) -> Bucket:
+            return self._bucket(model, start_s, read)
+
+        for track in self._slower:
+            for _ in track.passed(now_s, bucket):
+                pass  # what it says last holds until it says something else
         told: list[Signal] = []
-        while (self._next + 1) * self._bucket_s + self._grace_s <= now_s:
-            start_s = self._next * self._bucket_s
-            for model, health in self._health.items():
-                judgement = self._with_silence(model, start_s, health.update(self._bucket(model, start_s, read)))
-                if judgement.verdict is not Verdict.HEALTHY or self._next % _REPEAT_BUCKETS == 0:
+        for number in self._first.passed(now_s, bucket):
+            for model in self._trainers:
+                said = (each.judged.get(model, Judgement()) for each in (self._first, *self._slower))
+                judgement = self._with_silence(model, number * self._bucket_s, worst(said))
+                if judgement.verdict is not Verdict.HEALTHY or number % _REPEAT_BUCKETS == 0:
                     told.append(to_signal(model, judgement))
-            self._next += 1
         return told
 
     def _with_silence(self, model: str, start_s: float, judgement: Judgement) -> Judgement:

@@ -1,7 +1,7 @@
 """From alarms to a verdict, with hysteresis: healthy -> suspect -> corrupt, and slowly back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ekko.schemas.epochs import Verdict
 from ekko.streams.health.buckets import Bucket
@@ -36,6 +36,15 @@ class Judgement:
     verdict: Verdict = Verdict.HEALTHY
     since_s: float = 0.0
     reason: str = ""
+
+
+def worst(judgements: Iterable[Judgement]) -> Judgement:
+    """The gravest of them, since its own beginning, with everything that is wrong in words."""
+    wrong = [each for each in judgements if each.verdict is not Verdict.HEALTHY]
+    if not wrong:
+        return Judgement()
+    gravest = next((each for each in wrong if each.verdict is Verdict.CORRUPT), wrong[0])
+    return replace(gravest, reason="; ".join(each.reason for each in wrong))
 
 
 class Health:

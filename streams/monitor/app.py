@@ -28,7 +28,7 @@ from ekko.schemas.errors import EkkoError
 from ekko.schemas.signals import Shares, Signal
 from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
-from ekko.streams.health.standard import WATCHED, standard_detectors
+from ekko.streams.health.standard import tracks
 from ekko.streams.health.trainers import TrainerWatch
 from ekko.streams.monitor import metrics
 from ekko.streams.monitor.following import Following
@@ -71,16 +71,11 @@ class Monitor:
         self.app = make_app(broker, settings)
         tables = [_WindowTable(self.app, name=name, default=float) for name in ("windows", "samples")]
         self._windows = tables[0].hopping(settings.window_s, settings.step_s, expires=2 * settings.window_s)
-        self._samples: Any = tables[1].tumbling(settings.bucket_s, expires=10 * (settings.bucket_s + settings.grace_s))
+        longest_s = max(settings.grace_s, settings.label_delay_s)
+        self._samples: Any = tables[1].tumbling(settings.bucket_s, expires=10 * settings.bucket_s + 2 * longest_s + 20)
         self._tables = tables
-        self._board = Board(
-            models,
-            bucket_s=settings.bucket_s,
-            grace_s=settings.grace_s,
-            metrics=WATCHED,
-            detectors=standard_detectors,
-            now_s=time.time(),
-        )
+        judged = tracks(settings.grace_s, settings.label_delay_s)
+        self._board = Board(models, *judged, bucket_s=settings.bucket_s, now_s=time.time())
         self._shares = self.app.topic(
             topics.SHARES, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -193,7 +188,7 @@ class Monitor:
 
         @self.app.page("/metrics")
         async def metrics_page(view: Any, _request: Any) -> Any:
-            return view.text(metrics.page(self._board.silent()))
+            return view.text(metrics.page(self._board.silent(), self._board.late))
 
         @self.app.page("/health/")
         async def health_page(view: Any, _request: Any) -> Any:

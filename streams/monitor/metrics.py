@@ -11,10 +11,15 @@ SILENT = Gauge(
     "For how long a trainer has published nothing, while it counts as silent.",
     ["model", "trainer"],
 )
+LATE = Gauge(
+    "ekko_monitor_late_signals",
+    "Signals since the start that came after their second was judged, and count for nothing: see --label-delay.",
+)
 
 
-def page(silent: Mapping[str, Mapping[str, SilentTrainer]]) -> str:
+def page(silent: Mapping[str, Mapping[str, SilentTrainer]], late: int) -> str:
     """All figures in Prometheus's text format, with the trainers that are silent now, by model and name."""
+    LATE.set(late)
     SILENT.clear()
     for model, trainers in silent.items():
         for name, trainer in trainers.items():

@@ -34,6 +34,8 @@ class MonitorSettings:
     Attributes:
         window_s, step_s: the sliding window over which shares are taken, and by how much it moves.
         bucket_s, grace_s: stretches of event time in which health is judged, and how long after its end each one is.
+        label_delay_s: how late labels come: what needs them is judged so long after the end of a bucket. The guards
+            that need none do not wait for it.
         publish_interval_s: seconds between two publications of all shares.
         catalogue_interval_s: how often new models are looked for.
         session_timeout_s: after a kill -9 the next monitor, or a standby, gets the partitions after so long. Static
@@ -47,6 +49,7 @@ class MonitorSettings:
     step_s: float = 15.0
     bucket_s: float = 1.0
     grace_s: float = 2.0
+    label_delay_s: float = 2.0
     publish_interval_s: float = 2.0
     catalogue_interval_s: float = 5.0
     session_timeout_s: float = 6.0

@@ -30,7 +30,7 @@ from ekko.streams.health.board import Board
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.detectors import GRADIENTS
 from ekko.streams.health.proposals import from_signal
-from ekko.streams.health.standard import LOSS, WATCHED, standard_detectors
+from ekko.streams.health.standard import LOSS, tracks
 from ekko.streams.monitor.settings import MonitorSettings
 from ekko.streams.publisher.batches import check_batch, quantise
 
@@ -127,14 +127,8 @@ class Scene:
 def corrupt_at(seed: int, way: Way | None) -> tuple[float | None, str]:
     """Seconds from the start to the verdict, and its reason; None if it never came."""
     scene, settings = Scene(seed), MonitorSettings()
-    board = Board(
-        ["m"],
-        bucket_s=settings.bucket_s,
-        grace_s=settings.grace_s,
-        metrics=WATCHED,
-        detectors=standard_detectors,
-        now_s=settings.grace_s,
-    )
+    judged = tracks(settings.grace_s, settings.label_delay_s)
+    board = Board(["m"], *judged, bucket_s=settings.bucket_s, now_s=settings.grace_s)
     for second in range(SECONDS):
         scene.second(second, way if way is not None and second >= POISON_AT else Way())
         now_s = second + 1.0

@@ -2,7 +2,7 @@
 
 from ekko.schemas.epochs import Verdict
 from ekko.schemas.signals import ENDED, PUBLISHED, TRAINER, TRAINERS_HEARD, Signal
-from ekko.streams.health.board import Board
+from ekko.streams.health.board import Board, Track
 from ekko.streams.health.buckets import Total
 from ekko.streams.health.proposals import from_signal
 from ekko.streams.health.trainers import FACTOR, GIVEN_UP_S, LEAST_S, TrainerWatch, in_words
@@ -145,7 +145,7 @@ def test_of_many_the_longest_silent_are_named() -> None:
 
 
 def test_the_verdict_names_it_and_ends_with_it() -> None:
-    board = Board(["ctr"], bucket_s=1, grace_s=0, metrics=frozenset(), detectors=list, now_s=1_000_000)
+    board = Board(["ctr"], Track(0, frozenset(), list), bucket_s=1, now_s=1_000_000)
     verdicts: list[tuple[Verdict, str]] = []
 
     def second(now_s: int, *trainers: str, ended: bool = False) -> None:
