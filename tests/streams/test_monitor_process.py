@@ -295,36 +295,3 @@ def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker
         assert "log_loss is 0." in proposal.reason
         serve(0.5, Verdict.HEALTHY)
     proposals.close()
-
-
-LABELS_LATE_S = 8
-
-
-def test_labels_that_come_late_are_judged_by_the_time_of_their_requests(
-    signals: Signals, broker: Broker, topic_prefix: str
-) -> None:
-    """What was served badly since a moment is told as of that moment, though it is known some seconds later only."""
-    port = free_port()
-    name = signals.declare(f"{topic_prefix}-y"[-60:].lstrip("-0123456789")).name
-    partition = Partition(topics.signals(name), 0)
-    proposals = ProposalReader(signals.cluster, Codec(), ModelDeclaration(name))
-    broken_s, deadline = time.time(), time.monotonic() + PATIENCE_S
-    with monitor(broker.bootstrap, port, "--label-delay", str(LABELS_LATE_S + 10)):
-        page(port, "health")
-        signals.wait_until_heard(name)
-        while time.monotonic() < deadline:
-            event_s = time.time() - LABELS_LATE_S
-            for cohort, loss in (("live", 0.9 if event_s > broken_s else 0.5), ("baseline", 0.5)):
-                sample = Signal(name, "e", "s/1", "log_loss", loss * 99, 99, int(event_s * 1e6), cohort)
-                signals.send(Output(partition, encode(sample)))
-            time.sleep(0.5)
-            proposal = proposals.poll()
-            if proposal is not None and proposal.verdict is Verdict.CORRUPT:
-                assert -1.0 <= proposal.since_us / 1e6 - broken_s < 6.0
-                health = page(port, "health")
-                assert isinstance(health, dict)
-                assert health["late_signals"] == 0
-                break
-        else:
-            raise AssertionError(f"not corrupt within {PATIENCE_S} s")
-    proposals.close()
