@@ -14,8 +14,10 @@ from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import RolledBack
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
+from ekko.streams.manager.history import read_control
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment
+from tests.streams.visible import await_visible
 
 KEYS = 5_000
 
@@ -43,6 +45,14 @@ class Trainer:
             deltas = self.rng.normal(size=(2_000, 8)).astype(np.float32)
             self.publisher.publish("embedding", self.rng.integers(0, KEYS, 2_000), deltas)
         self.publisher.flush(10)
+
+
+def denied(deployment: Deployment) -> tuple[str, ...]:
+    """Trainers whose blocks are rejected, by the last barrier."""
+    await_visible(deployment.kafka, topics.control(deployment.model.name))
+    barrier = read_control(deployment.kafka, Codec(), deployment.model)
+    assert barrier is not None
+    return barrier.denied
 
 
 @pytest.mark.timeout(240)
@@ -76,6 +86,7 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     deployment.wait_exact("rows of the new generation")
 
     deployment.ekko("trainer", "block", model, "bad", "--reason", "test")
+    assert denied(deployment) == ("bad",)
     deployment.ekko("reinstate", model, "--reason", "false alarm")
     deployment.wait_exact("reinstated rows")
     opened = max(entry["state"] for entry in deployment.states())
@@ -83,13 +94,16 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     deployment.ekko("retract", model, "bad", "--first", str(state))
     deployment.wait_exact("rows without the bad trainer")
     assert "nothing is left" in deployment.ekko("retract", model, "bad", "--first", str(state), "--dry-run").stdout
+    assert denied(deployment) == ("bad",), "barriers carry it on"
+    deployment.ekko("trainer", "allow", model, "bad")
+    assert denied(deployment) == ()
 
     entries = [Codec().decode(record.value) for record in read_all(deployment.kafka, topics.audit(model))]
     undone = [entry for entry in entries if entry.action == "undone"]
     assert {entry.actor.partition("/")[0] for entry in undone} == set(deployment.regions)
     assert all(int(entry.details["rows"]) > 1_000 and int(entry.details["first"]) == state for entry in undone)
     entries = [entry for entry in entries if entry.action != "undone"]
-    assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract"]
+    assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract", "trainer allow"]
     assert entries[0].details["to"] == str(state)
     assert entries[0].actor
 
