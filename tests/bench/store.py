@@ -29,6 +29,9 @@ GIB = 1 << 30
 EPOCH_S = 5.0
 """Shorter than the default of 30 s, so that several epochs, first touches and late rows fall into a run."""
 
+PINNED = 200
+"""The state that is pinned while readers are measured; a second of applies is an epoch there."""
+
 PLAIN_LOOP_AT_LEAST = 100_000
 """Rows/s that a fair plain loop reaches on a machine at rest."""
 
@@ -181,19 +184,23 @@ def sustained(store: Store, shape: Shape, seconds: float) -> dict[str, object]:
 
 
 def shared_reads(store: Store, shape: Shape, folder: Path, full_rate: float) -> dict[str, object]:
-    """Another process looks up 1,000 rows at a time while applies run at half speed."""
-    store.publish(store.state, serving=True)
-    command = [sys.executable, "-m", "tests.bench.store_reader", str(folder), str(shape.rows), "5"]
+    """Another process looks up 1,000 rows at a time, of now and of a pinned state, while applies run at half speed."""
+    positions = {shard: replace(position, complete=PINNED) for shard, position in store.state.shards.items()}
+    store.publish(replace(store.state, shards=positions), serving=True)
+    store.pin(PINNED)
+    command = [sys.executable, "-m", "tests.bench.store_reader", str(folder), str(shape.rows), "5", str(PINNED)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
         reader.stdout.readline()
         made, begun, rows = cycle(blocks(shape, 100, seed=11)), time.perf_counter(), 0
         while reader.poll() is None:
-            rows += store.apply("rows", 200, 200, *next(made))
+            epoch = PINNED + int(time.perf_counter() - begun)
+            rows += store.apply("rows", epoch, epoch, *next(made))
             time.sleep(max(0.0, rows / (full_rate / 2) - (time.perf_counter() - begun)))
         figures = json.loads(reader.stdout.read())
     say(f"shared reads beside {rows / (time.perf_counter() - begun) / 1e6:.2f} M rows/s: {figures}")
-    return {key: figures[key] for key in ("shared_read_p50_ms", "shared_read_p99_ms", "torn_rows")}
+    store.unpin()
+    return {name: figure for name, figure in figures.items() if name != "lookups"}
 
 
 def undo_rate(store: Store, shape: Shape) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What README and docs/trainer.md tell people to type: files and commands, run as they stand on real processes."""
+"""What README and the guides of trainers and serving tell people to type, run as it stands on real processes."""
 
 import os
 import re
@@ -28,6 +28,7 @@ from ekko.streams.log import read_all
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 TRAINER_GUIDE = ROOT / "docs" / "trainer.md"
+SERVING_GUIDE = ROOT / "docs" / "serving.md"
 EKKO = str(Path(sys.executable).with_name("ekko"))
 PORT_IN_README = "7070"
 PATIENCE_S = 60.0
@@ -65,6 +66,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder, port = tmp_path_factory.mktemp("quickstart"), str(ports.free("127.0.0.1"))
     pages = dict.fromkeys(("model.toml", "trainer.py", "reader.py"), README)
     pages |= dict.fromkeys(("exactly_once.py", "rollback.py"), TRAINER_GUIDE)
+    pages["serving.py"] = SERVING_GUIDE
     for name, page in pages.items():
         (folder / name).write_text(snippet(name, page).replace(f":{PORT_IN_README}", f":{port}"))
     with ExitStack() as stack:
@@ -131,6 +133,22 @@ def test_the_trainer_that_heeds_rollbacks_runs(quickstart: Reader) -> None:
     result = quickstart.run(sys.executable, "rollback.py")
     assert result.stdout == "0\n", result.stderr
     check_every_row(quickstart)
+
+
+def test_serving_tells_how_good_it_was(quickstart: Reader) -> None:
+    def told() -> bool:
+        result = quickstart.run(sys.executable, "serving.py")
+        return result.stdout == "True 0\n"
+
+    eventually("the store takes what serving tells", told)
+    with closing(KafkaCluster(quickstart.environment["EKKO_BOOTSTRAP"])) as cluster:
+
+        def cohorts() -> set[tuple[str, str]]:
+            signals = [Codec().decode(record.value) for record in read_all(cluster, topics.signals("ctr"))]
+            return {(signal.metric, signal.cohort) for signal in signals if signal.source.startswith("serving/")}
+
+        expected = {("log_loss", "live"), ("log_loss", "baseline"), ("requests", "live")}
+        eventually("both cohorts are in the signals", lambda: cohorts() == expected)
 
 
 def check_every_row(quickstart: Reader) -> None:

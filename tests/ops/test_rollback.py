@@ -1,5 +1,6 @@
 """Rollback, reinstate and retract as an operator does them: every process real, every row compared with the raw log."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ekko.schemas.errors import RolledBack
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from ekko.streams.manager.history import read_control
+from ekko.streams.manager.intervention import actor
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment
 from tests.streams.visible import await_visible
@@ -102,6 +104,11 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     undone = [entry for entry in entries if entry.action == "undone"]
     assert {entry.actor.partition("/")[0] for entry in undone} == set(deployment.regions)
     assert all(int(entry.details["rows"]) > 1_000 and int(entry.details["first"]) == state for entry in undone)
+    shown = deployment.ekko("audit", model, "--last", "100").stdout.splitlines()
+    assert len(shown) >= len(entries)
+    for region in deployment.regions:
+        assert any(re.search(rf"  undone +{region}/0  .*rows=\d{{4}}", line) for line in shown), shown
+    assert any(re.search(rf"  rollback +{re.escape(actor())}  .*to={state}  test$", line) for line in shown), shown
     entries = [entry for entry in entries if entry.action != "undone"]
     assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract", "trainer allow"]
     assert entries[0].details["to"] == str(state)
