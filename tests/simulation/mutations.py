@@ -95,6 +95,22 @@ def rows_and_positions_part() -> Any:
     return _instead(Store, "begin_flush", begin_flush)
 
 
+def journals_are_never_united() -> Any:
+    """A store keeps a journal an epoch for ever, whatever is withdrawn."""
+    return _instead(Store, "withdraw", lambda *_: None)
+
+
+def states_are_given_up_unasked() -> Any:
+    """A store forgets the journals of old states that nobody has withdrawn."""
+    original = Store.begin_flush
+
+    def begin_flush(self: Store, state: Any) -> None:
+        self.raise_bound(self.bound + 1 if state.complete > self.bound + 6 else self.bound)
+        original(self, state)
+
+    return _instead(Store, "begin_flush", begin_flush)
+
+
 def catch_up_skips_a_record() -> Any:
     """An applier that starts loses the first record of what it reads."""
     original = LaneReaders.assign
@@ -203,6 +219,8 @@ MUTATIONS: dict[Callable[[], Any], Callable[[Scenario], bool]] = {
     undo_is_skipped: _everywhere,
     late_deltas_miss_the_journals: _everywhere,
     rows_and_positions_part: _everywhere,
+    journals_are_never_united: lambda scenario: scenario.withdrawals > 0,
+    states_are_given_up_unasked: _everywhere,
     catch_up_skips_a_record: _everywhere,
     zombies_write: _everywhere,
     aborted_records_are_read: _everywhere,

@@ -17,6 +17,7 @@ from tests.simulation.checks.replicas import (
     check_as_of,
     check_complete_is_honest,
     check_equal_vectors_equal_bits,
+    check_kept,
     check_regions_equal,
     check_rows,
 )
@@ -172,6 +173,7 @@ class World:
         for replica in self.replicas:
             assert replica.state.complete == truth.epoch, f"{replica.name} is complete at {replica.state.complete} only"
             check_rows(truth, replica)
+            check_kept(truth, replica)
             check_as_of(truth, replica)
             check_pinned(truth, replica)
         check_equal_vectors_equal_bits(self.replicas)

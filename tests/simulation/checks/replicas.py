@@ -31,6 +31,14 @@ def check_as_of(truth: Truth, replica: Replica) -> None:
             _same(keys, rows, expected, f"{replica.name}, table {table} as of state {state}")
 
 
+def check_kept(truth: Truth, replica: Replica) -> None:
+    """At rest: every state that is not withdrawn can be gone back to, and journals are kept for those states alone."""
+    oldest = next(state for state in range(truth.epoch + 2) if not any(state in run for run in truth.withdrawn))
+    assert replica.store.bound == oldest, f"{replica.name} goes back to {replica.store.bound}, {oldest} is kept"
+    united = [label for label in replica.store._directory.labels if truth.label(label) != label]
+    assert not united, f"{replica.name} has journals {united} of withdrawn states"
+
+
 def check_complete_is_honest(truth: Truth, replica: Replica) -> None:
     """In mid-flight: rows as of every state that a replica serves are what had arrived by then, nothing is mixed.
 
