@@ -67,7 +67,8 @@ class ControlFollower:
 class RollbackGate:
     """Lets batches pass, stamped with a generation, until the model is rolled back; thread-safe.
 
-    Then it drops the queue, has the trainer pull fresh parameters, and refuses everything until that is done.
+    Then it drops the queue, has the trainer pull fresh parameters, and refuses everything until that is done. Of each
+    other thread that has published before, it refuses one more batch: that may have been computed meanwhile.
 
     Args:
         model: its name.
@@ -92,6 +93,8 @@ class RollbackGate:
         self._on_rollback = on_rollback
         self._lock = threading.Lock()
         self._rolling_back = False
+        self._threads = threading.local()
+        """The generation that each thread has come through with last."""
         self.generation = follower.generation if given is None else given
         GENERATION.labels(model).set(self.generation)
 
@@ -112,7 +115,9 @@ class RollbackGate:
         with self._lock:
             in_force = self._follower.poll()
             if in_force == self.generation and not self._rolling_back:
-                return in_force
+                if self._knows(in_force):
+                    return in_force
+                raise self._rolled_back(in_force)
             first, self._rolling_back = not self._rolling_back, True
         if first:
             try:
@@ -122,10 +127,15 @@ class RollbackGate:
                 self._rolling_back = self._on_rollback is None
         raise self._rolled_back(in_force)
 
+    def _knows(self, generation: int) -> bool:
+        """Whether this thread comes with what it has learnt since the last rollback; from now on it does."""
+        before, self._threads.generation = getattr(self._threads, "generation", generation), generation
+        return bool(before == generation)
+
     def _renew(self, generation: int) -> None:
         if self._on_rollback is not None:
             self._on_rollback(generation)
-            self.generation = generation
+            self.generation = self._threads.generation = generation
             GENERATION.labels(self._model).set(generation)
 
     def check(self, generation: int) -> None:

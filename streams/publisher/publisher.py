@@ -57,7 +57,7 @@ class Publisher:
 
     After a rollback, `publish` drops the queue, calls `on_rollback(generation)` in the caller's thread and raises
     RolledBack, for the batch in hand was computed from what is gone; the next call is welcome. Other threads get
-    RolledBack while the callback runs. Without a callback every further call raises.
+    RolledBack while the callback runs, and once more after it. Without a callback every further call raises.
 
     Args:
         model: its name in the catalogue.

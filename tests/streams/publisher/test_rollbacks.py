@@ -88,6 +88,39 @@ def test_nothing_goes_while_the_callback_runs_or_after_it_failed(memory_model: t
     assert sorted(rows_in(blocks_in(memory, name))) == [5]
 
 
+def test_what_another_thread_learnt_before_a_rollback_does_not_pass_after_it(
+    memory_model: tuple[MemoryCluster, str],
+) -> None:
+    memory, name = memory_model
+    published, rolled_back = threading.Event(), threading.Event()
+    refused: list[int] = []
+    publisher = Publisher(name, cluster=memory, on_rollback=lambda _: None)
+
+    def learn() -> None:
+        publisher.publish("users", [1], ones(1))
+        published.set()
+        assert rolled_back.wait(10)  # it still learns from what it has read before
+        for key in (2, 3, 4):
+            try:
+                publisher.publish("users", [key], ones(1))
+            except RolledBack:
+                refused.append(key)
+
+    worker = threading.Thread(target=learn)
+    worker.start()
+    assert published.wait(10)
+    publisher.flush(10)
+    roll_back(memory, publisher, 1)
+    with pytest.raises(RolledBack):
+        publisher.publish("users", [5], ones(1))
+    publisher.publish("users", [6], ones(1))
+    rolled_back.set()
+    worker.join(10)
+    publisher.close()
+    assert refused == [2], "once, for that batch may be of old rows"
+    assert sorted(rows_in(blocks_in(memory, name))) == [1, 3, 4, 6]
+
+
 def test_without_a_callback_everything_is_refused_from_a_rollback_on(memory_model: tuple[MemoryCluster, str]) -> None:
     memory, name = memory_model
     publisher = Publisher(name, cluster=memory)
