@@ -28,7 +28,7 @@ class Table(ApplyingTable):
         Most keys have one entry there and none after it: their old row is that entry's value, no chain need be walked.
         """
         entries = self.pool.select(first, last)
-        ordered = self.pool.slots.take(entries).astype(np.int64)  # this one array, and none beside it, is long
+        ordered = self.pool.slots.take(entries).astype(np.int64)  # in place: see _ENTRIES_AT_ONCE
         ordered <<= _ENTRY_BITS
         ordered |= entries
         ordered.sort()
