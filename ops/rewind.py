@@ -93,7 +93,7 @@ def choose(snapshots: list[Snapshot], to: int, lanes: dict[Partition, Bounds], t
         return Choice(snapshot, offsets)
     raise StateUnavailable(
         f"none of {len(snapshots)} snapshots leads back to state {to}; nothing was changed",
-        hint="start the store with an empty folder if its lanes are whole, or let it adopt another replica",
+        hint="`ekko restore` a snapshot of another replica, or start it with an empty folder if its lanes are whole",
     )
 
 

@@ -17,12 +17,12 @@ def lost(partition: Partition, position: int, bounds: Bounds) -> GapError | None
     if position > bounds.end:
         return GapError(
             f"{where}: position {position} is beyond the log's end {bounds.end}: the log was cut or made anew",
-            hint="let this replica adopt a peer, or rewind it from a snapshot; check which cluster it reads",
+            hint="check which cluster it reads; `ekko restore` another replica's snapshot, or `ekko rewind` to its own",
         )
     if position < bounds.low:
         return GapError(
             f"{where}: position {position} < first offset {bounds.low}, {bounds.low - position} offsets are gone",
-            hint="retention has passed this replica by: let it adopt a peer, or rewind it from a snapshot",
+            hint="retention has passed it by: `ekko restore` another replica's snapshot, or `ekko rewind` to its own",
         )
     return None
 
@@ -35,7 +35,7 @@ def unseeded(region: RegionDeclaration, model: ModelDeclaration, state: ReplicaS
         shard: GapError(
             f"{model.name} shard {shard}: the lanes of region {region.name}, made from {region.donor}, go on from a "
             "seed, and this replica is empty",
-            hint="let it adopt a peer, or `ekko restore` it from the region's seed or a snapshot of another replica",
+            hint="`ekko restore` it from the region's seed or a snapshot of another replica",
         )
         for shard, position in state.shards.items()
         if position == ShardPosition()

@@ -12,7 +12,7 @@ from ekko.schemas.blocks import Lane, LaneBlock
 from ekko.schemas.errors import GapError
 from ekko.schemas.replicas import LanePosition, SeqRun, ShardPosition
 
-_HINT = "the shard stays as it is: let this replica adopt a peer, or rewind it from a snapshot"
+_HINT = "the shard stays as it is: `ekko restore` a snapshot of another replica, or `ekko rewind` to one of its own"
 _START = ShardPosition()
 
 

@@ -71,7 +71,7 @@ class MemoryReader:
         if not log.low <= position <= log.high:
             raise GapError(
                 f"{partition.topic}[{partition.number}]: position {position} is outside {log.low}..{log.high}",
-                hint="adopt a peer or a snapshot; nothing was read",
+                hint="a store is rebuilt from a snapshot; nothing was read",
             )
         end = min(log.stable, self._faults.visible_end(log, position, self._waited_s))
         records = list(islice(log.committed(position, end), limit))
