@@ -98,18 +98,29 @@ def _next(barrier: Barrier) -> Barrier:
 
 
 def _unable(model: ModelDeclaration, region: Region, target: int) -> list[tuple[str, str]]:
-    """Shards that have replicas, but none that reaches back to `target`; a region without replicas holds nothing."""
-    bounds: dict[int, int] = {}
-    for member in region.members:
-        state = replica_state(member.models, model, region.incarnation)
-        for shard in state.shards if state is not None else ():
-            assert state is not None
-            bounds[shard] = min(state.bound, bounds.get(shard, state.bound))
+    """Shards that have replicas, but none that reaches back to `target`; a region without replicas holds nothing.
+
+    What a replica announced that is silent while others are not counts only for shards that none of these has.
+    """
+    newest_us = max((member.written_us for member in region.members), default=0)
+    up = [member for member in region.members if newest_us - member.written_us <= SILENT_AFTER_S * 1e6]
+    bounds = _bounds(model, region.incarnation, region.members) | _bounds(model, region.incarnation, up)
     unable = sorted(shard for shard, bound in bounds.items() if bound > target)
     if not unable:
         return []
     oldest = max(bounds[shard] for shard in unable)
     return [(",".join(map(str, unable)), f"the oldest they can is {oldest}")]
+
+
+def _bounds(model: ModelDeclaration, incarnation: int | None, members: Iterable[Member]) -> dict[int, int]:
+    """The oldest state that one of these replicas can undo, by shard."""
+    bounds: dict[int, int] = {}
+    for member in members:
+        state = replica_state(member.models, model, incarnation)
+        if state is not None:
+            for shard in state.shards:
+                bounds[shard] = min(state.bound, bounds.get(shard, state.bound))
+    return bounds
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Planning a rollback, and who has acknowledged it."""
 
+from dataclasses import replace
+
 import pytest
 
 from ekko.schemas.declarations import ModelDeclaration
@@ -55,6 +57,17 @@ def test_a_region_is_an_obstacle_only_if_none_of_its_replicas_reaches_back() -> 
     assert plan_rollback(MODEL, NOW, STATES, {"east": one}, 7).obstacles == ()
     (obstacle,) = plan_rollback(MODEL, NOW, STATES, {"east": one, "west": Region(6, ())}, 5).obstacles
     assert obstacle == "region east: no replica can undo shards 0,1 back to state 5 (the oldest they can is 7)"
+
+
+def test_a_replica_that_is_gone_helps_nobody_but_for_shards_that_no_other_one_has() -> None:
+    gone, here = member("gone", bound=3, at_s=100), member("here", bound=8, at_s=1_000)
+    (obstacle,) = plan_rollback(MODEL, NOW, STATES, {"east": Region(5, (gone, here))}, 5).obstacles
+    assert "shards 0,1 back to state 5 (the oldest they can is 8)" in obstacle
+    assert plan_rollback(MODEL, NOW, STATES, {"east": Region(5, (gone,))}, 5).obstacles == ()
+    (half,) = here.models
+    part = replace(here, models=(replace(half, shards={0: ShardPosition()}),))
+    (obstacle,) = plan_rollback(MODEL, NOW, STATES, {"east": Region(5, (gone, part))}, 5).obstacles
+    assert "can undo shards 0 back" in obstacle
 
 
 def test_acknowledgements_come_once_and_only_durable_counts() -> None:
