@@ -175,6 +175,8 @@ def median(seconds: list[float]) -> float:
 def again(bench: Bench, times: int) -> dict[str, float]:
     """Quantiles over many small rollbacks: seconds to the barrier, and until it is readable everywhere."""
     found = []
+    bench.settle()
+    before = bench.checksum()
     for _ in range(times):
         state = bench.settle()
         keys = np.sort(bench.rng.choice(bench.rows, 1_000, replace=False)).astype(np.uint64)
@@ -183,12 +185,13 @@ def again(bench: Bench, times: int) -> dict[str, float]:
         time.sleep(bench.rng.random() * EPOCH_S)
         found.append(bench.roll_back(state, keys).stages)
         bench.acknowledge()
+    assert bench.checksum() == before, "the store is not what it was"
     told: dict[str, float] = {}
     for stage in ("barrier", "readable"):
         seconds = [stages[stage] for stages in found]
         for name, share in (("p50", 0.5), ("p95", 0.95)):
             told[f"{stage}_{name}_s"] = round(float(np.quantile(seconds, share)), 3)
-    say(f"{times} rollbacks of 1000 rows: {told}")
+    say(f"{times} rollbacks of 1000 rows: {told}; checksum equal")
     return told
 
 
