@@ -43,6 +43,14 @@ def test_help_is_what_the_program_says() -> None:
     assert "Example: ekko model apply" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["rewind", "retract"])
+def test_a_command_that_is_a_script_as_well_runs_as_one(name: str) -> None:
+    script = Path(__file__).parents[2] / "ops" / f"{name}.py"
+    result = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"Example: ekko {name} " in result.stdout
+
+
 def test_listing_the_commands_loads_nothing_heavy() -> None:
     program = "import sys; from ekko.ops.cli import build; build(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()

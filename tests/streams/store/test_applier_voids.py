@@ -1,10 +1,13 @@
 """Voids, learnt early, late, or in the time it was down: undone before it serves, and durable at once."""
 
+from pathlib import Path
+
 import pytest
 
 from ekko.schemas.blocks import Lane
 from ekko.schemas.epochs import EpochRange
-from tests.streams.lanes_by_hand import Lanes
+from ekko.schemas.errors import StateUnavailable
+from tests.streams.lanes_by_hand import Lanes, Replica
 from tests.streams.store.conftest import Open
 
 EXPRESS, BULK = Lane.EXPRESS, Lane.BULK
@@ -68,3 +71,28 @@ def test_overlapping_voids_and_states_that_are_left(lanes: Lanes, open_replica: 
     assert replica.rows() == lanes.truth()
     for state in (0, 1, 2, 6):
         assert replica.rows(as_of=state) == lanes.truth(before_epoch=state)
+
+
+def test_a_replica_that_cannot_undo_stops_serving_and_is_right_again_from_a_snapshot(
+    lanes: Lanes, open_replica: Open, tmp_path: Path
+) -> None:
+    """Its journals are gone (they had outgrown the disk's share); those of a snapshot are not."""
+    replica = open_replica()
+    for value in (40, 41, 42):
+        lanes.send(EXPRESS, 0, value=value)
+        lanes.mark(lanes.barrier())
+    replica.settle(flush=True)
+    replica.store.checkpoint(tmp_path / "snapshot")
+    replica.store.raise_bound(3)
+    lanes.mark(lanes.barrier(void=EpochRange(1, 3)))
+    before = replica.rows()
+    replica.settle()
+    assert isinstance(replica.applier.stopped, StateUnavailable)
+    assert "below this replica's bound 3" in replica.applier.stopped.message
+    assert not replica.applier.ready, "nobody gets rows that are known to be bad"
+    assert replica.rows() == before != lanes.truth()
+    again = Replica(lanes, tmp_path / "snapshot")
+    again.settle()
+    assert again.applier.ready
+    assert again.rows() == lanes.truth()
+    again.stop()
