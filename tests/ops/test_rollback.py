@@ -167,6 +167,32 @@ def test_a_trainer_pulls_rows_of_the_new_generation_before_anything_passes_again
 
 
 @pytest.mark.timeout(240)
+def test_a_dead_manager_only_means_no_new_states(deployment: Deployment) -> None:
+    """Rows flow, states are served, an operator can roll back; the next manager goes on."""
+    model, trainer = deployment.model.name, Trainer(deployment, "t")
+    trainer.train()
+    deployment.wait_exact("good rows")
+    state = deployment.wait_healthy()
+    clean = deployment.expected()
+    deployment.manager.kill()
+    await_visible(deployment.kafka, topics.control(model))
+    last = deployment.states()[-1]["state"]
+    trainer.train()
+    deployment.wait_exact("rows that came without a manager")
+    assert deployment.expected() != clean
+    assert deployment.states()[-1]["state"] <= last + 1, "the one whose barrier was written when it died, at most"
+    deployment.ekko("rollback", model, "--to", str(state))
+    assert set(deployment.checksums().values()) == {clean}
+    with pytest.raises(RolledBack):
+        trainer.train(1)
+    trainer.train()
+    deployment.wait_exact("rows of the new generation")
+    deployment.manager.start()
+    assert deployment.wait_healthy() > state
+    deployment.wait_exact("and with a manager again")
+
+
+@pytest.mark.timeout(240)
 def test_case_53_back_to_fifty_and_forth_to_a_hundred(deployment: Deployment) -> None:
     """A rollback wins over newer data for good; what it took comes back exactly when it is reinstated."""
     model, trainer = deployment.model.name, Trainer(deployment, "t")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -59,6 +60,35 @@ def test_a_manager_that_is_killed_is_followed_by_the_next_one(world: World, brok
     epochs = world.epochs()
     assert epochs == [list(range(1, len(epochs[0]) + 1))] * 3
     assert states() == len(epochs[0])
+
+
+def test_managers_that_are_paused_anywhere_leave_every_shard_alike(world: World, broker: Broker) -> None:
+    """Frozen for longer than a standby waits and a transaction may last, at whatever step; then it goes on."""
+
+    def newest() -> int:
+        return max(read_states(world.cluster, world.codec, world.model), default=0)
+
+    rng = random.Random(8)
+    with manager(broker.bootstrap) as one, manager(broker.bootstrap) as other:
+        wait_for(lambda: newest() >= 2)
+        for frozen in (one, other) * 3:
+            time.sleep(rng.uniform(0.4, 1.1))
+            frozen.send_signal(signal.SIGSTOP)
+            before = newest()
+            try:
+                wait_for(lambda before=before: newest() >= before + 2)  # type: ignore[misc]
+                time.sleep(2.5)
+            finally:
+                frozen.send_signal(signal.SIGCONT)
+        after = newest()
+        wait_for(lambda: newest() >= after + 2)
+        for process in (one, other):
+            process.terminate()
+            assert process.wait(60) == 0
+    shards = world.barriers()
+    assert shards == [shards[0]] * 3, "epoch, voids, generation and all else"
+    assert [barrier.epoch for barrier in shards[0]] == list(range(1, len(shards[0]) + 1))
+    assert list(world.states()) == [barrier.epoch for barrier in shards[0]]
 
 
 def test_states_are_listed_with_each_regions_completeness(world: World, broker: Broker, topic_prefix: str) -> None:
