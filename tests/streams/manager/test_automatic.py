@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ekko.schemas import topics
 from ekko.schemas.codec import encode
@@ -10,7 +11,7 @@ from ekko.schemas.epochs import Barrier, EpochRange, ModelState, Verdict
 from ekko.streams.health.proposals import Proposal, to_signal
 from ekko.streams.health.verdict import Judgement
 from ekko.streams.log import Cluster, Partition
-from ekko.streams.manager import ManagerSettings
+from ekko.streams.manager import ManagerSettings, metrics
 from ekko.streams.manager.history import read_audit, read_states
 from ekko.streams.manager.model import ModelManager
 from ekko.streams.manager.policy import Alarm, RollBack, ServePinned, answer, suspected
@@ -130,6 +131,9 @@ def test_after_the_last_rollback_the_pinned_state_is_served_until_a_person_says_
     scene.run(30)
     assert {epoch for epoch, verdict in scene.verdicts().items() if verdict is H} == before
     assert "is served in place" in scene.manager.alarm
+    metrics.show(scene.manager, scene.now_s)
+    for gauge in ("serves_pinned", "needs_a_person", "leads"):  # what the alerts ask for
+        assert REGISTRY.get_sample_value(f"ekko_manager_{gauge}", {"model": memory.model.name}) == 1
     successor = Scene(memory, limit=1)  # knows it from the barrier
     successor.now_s = scene.now_s
     successor.run(30)
