@@ -57,6 +57,24 @@ def denied(deployment: Deployment) -> tuple[str, ...]:
     return barrier.denied
 
 
+def check_audit(deployment: Deployment, state: int) -> None:
+    """Who did what, when and why, and how many rows each replica took back; in the topic and by `ekko audit`."""
+    model = deployment.model.name
+    entries = [Codec().decode(record.value) for record in read_all(deployment.kafka, topics.audit(model))]
+    undone = [entry for entry in entries if entry.action == "undone"]
+    assert {entry.actor.partition("/")[0] for entry in undone} == set(deployment.regions)
+    assert all(int(entry.details["rows"]) > 1_000 and int(entry.details["first"]) == state for entry in undone)
+    shown = deployment.ekko("audit", model, "--last", "100").stdout.splitlines()
+    assert len(shown) >= len(entries)
+    for region in deployment.regions:
+        assert any(re.search(rf"  undone +{region}/0  .*rows=\d{{4}}", line) for line in shown), shown
+    assert any(re.search(rf"  rollback +{re.escape(actor())}  .*to={state}  test$", line) for line in shown), shown
+    entries = [entry for entry in entries if entry.action != "undone"]
+    assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract", "trainer allow"]
+    assert entries[0].details["to"] == str(state)
+    assert entries[0].actor
+
+
 @pytest.mark.timeout(240)
 def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     good, bad = Trainer(deployment, "good"), Trainer(deployment, "bad")
@@ -100,19 +118,7 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     deployment.ekko("trainer", "allow", model, "bad")
     assert denied(deployment) == ()
 
-    entries = [Codec().decode(record.value) for record in read_all(deployment.kafka, topics.audit(model))]
-    undone = [entry for entry in entries if entry.action == "undone"]
-    assert {entry.actor.partition("/")[0] for entry in undone} == set(deployment.regions)
-    assert all(int(entry.details["rows"]) > 1_000 and int(entry.details["first"]) == state for entry in undone)
-    shown = deployment.ekko("audit", model, "--last", "100").stdout.splitlines()
-    assert len(shown) >= len(entries)
-    for region in deployment.regions:
-        assert any(re.search(rf"  undone +{region}/0  .*rows=\d{{4}}", line) for line in shown), shown
-    assert any(re.search(rf"  rollback +{re.escape(actor())}  .*to={state}  test$", line) for line in shown), shown
-    entries = [entry for entry in entries if entry.action != "undone"]
-    assert [entry.action for entry in entries] == ["rollback", "trainer block", "reinstate", "retract", "trainer allow"]
-    assert entries[0].details["to"] == str(state)
-    assert entries[0].actor
+    check_audit(deployment, state)
 
 
 @pytest.mark.timeout(240)
