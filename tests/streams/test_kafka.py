@@ -230,3 +230,28 @@ def test_what_librdkafka_repeats_is_logged_once(caplog: pytest.LogCaptureFixture
             log.error("FAIL [rdkafka#consumer-%d] refused (after %dms in state CONNECT)", milliseconds, milliseconds)
         log.error("FAIL something else")
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("known", ["nothing", "another topic"])
+def test_a_reader_that_is_assigned_a_topic_late_does_not_wait_for_librdkafka_to_ask_about_it(
+    cluster: KafkaCluster, topic_prefix: str, known: str
+) -> None:
+    """By itself it asks while it connects, and then once a second; each of three readings would take most of that."""
+    first, second = Partition(f"{topic_prefix}-1", 0), Partition(f"{topic_prefix}-2", 0)
+    cluster.create_topics([TopicSpec(first.topic, 1), TopicSpec(second.topic, 1)])
+    cluster.transactional_writer(topic_prefix).transact([Output(first, b"a"), Output(second, b"b")])
+    read_committed(cluster, [first, second], 2)
+    readers = [cluster.reader() for _ in range(3)]
+    if known == "another topic":
+        for reader in readers:
+            reader.assign({first: 0})
+            assert reader.poll(10.0)
+    time.sleep(1.2)
+    took_s = []
+    for reader in readers:
+        started = time.monotonic()
+        reader.assign({second: 0})
+        assert [record.value for record in reader.poll(10.0)] == [b"b"]
+        took_s.append(time.monotonic() - started)
+        reader.close()
+    assert min(took_s) < 0.5
