@@ -17,7 +17,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import CHANGEABLE, ModelDeclaration, RegionDeclaration, SchemaDeclaration
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, FormatError
-from ekko.streams.log import Cluster, Output, Partition, Reader, Record, read_range, reading
+from ekko.streams.log import Bounds, Cluster, Output, Partition, Reader, Record, read_between, reading
 
 PARTITION = Partition(topics.CATALOGUE, 0)
 
@@ -114,6 +114,7 @@ class Catalogue:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._reader: Reader | None = None
+        self._start = 0
         self._unread: deque[Record] = deque()
         self._models = _History(model_after, "model", "declare it with `ekko model apply FILE`")
         self._regions = _History(region_after, "region", "declare it with `ekko model apply FILE`")
@@ -185,10 +186,14 @@ class Catalogue:
         Raises:
             ConnectionFailed: not reached within `timeout_s`; else as `poll`.
         """
-        reader = self._connected() if self._reader is not None else self._read_from_the_start(timeout_s)
         self._absorb()
         end = self._cluster.bounds([PARTITION])[PARTITION].end
-        self._read_until(lambda: reader.position(PARTITION) >= end, timeout_s, f"catalogue offset {end}")
+        if self._start == 0 and self._reader is None:
+            # With a reader made for that; the one made for waiting comes once there is something to wait for.
+            self._unread.extend(read_between(self._cluster, {PARTITION: Bounds(0, end)}, timeout_s=timeout_s))
+            self._start = end
+            self._absorb()
+        self._read_until(lambda: self._position() >= end, timeout_s, f"catalogue offset {end}")
         return self.end
 
     def reach(self, offset: int, timeout_s: float = 10.0) -> None:
@@ -205,16 +210,13 @@ class Catalogue:
             self._reader.close()
             self._reader = None
 
-    def _connected(self, start: int = 0) -> Reader:
-        if self._reader is None:
-            self._reader = reading(self._cluster, {PARTITION: start})
-        return self._reader
+    def _position(self) -> int:
+        return self._start if self._reader is None else self._reader.position(PARTITION)
 
-    def _read_from_the_start(self, timeout_s: float) -> Reader:
-        """Take what is there with a reader made for that, and read on behind it with one made for waiting."""
-        end = self._cluster.bounds([PARTITION])[PARTITION].end
-        self._unread.extend(read_range(self._cluster, {PARTITION: 0}, timeout_s=timeout_s))
-        return self._connected(end)
+    def _connected(self) -> Reader:
+        if self._reader is None:
+            self._reader = reading(self._cluster, {PARTITION: self._start})
+        return self._reader
 
     def _read_until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s

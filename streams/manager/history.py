@@ -15,7 +15,7 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, ModelState
 from ekko.schemas.errors import FormatError, FormatTooNew, GapError
 from ekko.schemas.signals import AuditEntry
-from ekko.streams.log import Cluster, Partition, Reader, Record, read_all, read_range
+from ekko.streams.log import Cluster, Partition, Reader, Record, read_all, read_between
 from ekko.streams.manager.barriers import beginning
 
 CONTROL_KEY = b"control"
@@ -56,7 +56,7 @@ def read_history(cluster: Cluster, codec: Decoder, model: ModelDeclaration, *, t
     """
     bounds = cluster.bounds(_control_partitions(model))
     ends = {partition: bound.end for partition, bound in bounds.items()}
-    records = read_range(cluster, {partition: bound.low for partition, bound in bounds.items()}, timeout_s=timeout_s)
+    records = read_between(cluster, bounds, timeout_s=timeout_s)
     last = _last_barrier(codec, model, records)
     states = _states(codec, model, records)
     newest = max(states, default=0)
