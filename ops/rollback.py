@@ -18,7 +18,8 @@ from ekko.streams.manager.rollback import Acknowledgements, RollbackPlan, plan_r
 
 Tell = Callable[[str], None]
 _REGION_WAIT_S = 15.0
-_POLL_S = 0.02
+_WAIT_S = 0.1
+"""Without news: the time may be up by then, or a replica have fallen silent, which is no announcement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def run(settings: Settings, request: Request, tell: Tell) -> bool:
         if plan.obstacles and not request.force:
             raise StateUnavailable(
                 "nothing was done: " + "; ".join(plan.obstacles),
-                hint="choose a later state, `ekko rewind`, or --force: such replicas stop serving and adopt a peer",
+                hint="choose a later state, or --force: such replicas stop serving until `ekko restore` (or `rewind`)",
             )
         entry = AuditEntry(
             request.model, "rollback", actor(), request.reason, int(time.time() * 1e6), {"to": str(plan.to)}
@@ -93,4 +94,4 @@ def _await(acknowledgements: Acknowledgements, regions: Regions, start: float, t
         if time.monotonic() - start > timeout_s:
             tell(f"no durable acknowledgement within {timeout_s} s from {', '.join(missing)}")
             return False
-        time.sleep(_POLL_S)
+        regions.await_news(_WAIT_S)

@@ -9,7 +9,7 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import RegionDeclaration
-from ekko.schemas.errors import EkkoError, FormatError
+from ekko.schemas.errors import EkkoError, FormatError, FormatTooNew
 from ekko.schemas.replicas import Member
 from ekko.streams.log import Cluster, Partition, Reader
 from ekko.streams.manager.silence import shortest_retention_s
@@ -71,8 +71,10 @@ class MembersView:
             self.close()
             return False
         self.failure = None
-        for record in records:
-            self._take(record.key, record.value)
+        taken: set[bytes | None] = set()
+        for record in reversed(records):  # a replica's last announcement counts, and reading one takes 0.1 ms
+            if record.key not in taken and self._take(record.key, record.value):
+                taken.add(record.key)
         if all(self._reader.position(partition) >= end for partition, end in self._ends.items()):
             self.caught_up.set()
         return bool(records)
@@ -106,14 +108,16 @@ class MembersView:
         except EkkoError as error:  # without the right to see settings all else works
             _log.warning("region %s: how long lanes are kept is not known: %s", self.region.name, error)
 
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
+    def _take(self, key: bytes | None, value: bytes | None) -> bool:
+        """Whether it could be read."""
         if value is None:
             self._members.pop((key or b"").decode(errors="replace"), None)
-            return
+            return True
         try:
             message = self._codec.decode(value)
-        except FormatError as error:
+        except (FormatError, FormatTooNew) as error:
             _log.warning("region %s: an announcement cannot be read: %s", self.region.name, error)
-            return
+            return False
         if isinstance(message, Member):
             self._members[message.replica] = message
+        return isinstance(message, Member)

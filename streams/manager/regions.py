@@ -25,6 +25,7 @@ class Regions:
         self._connect, self._codec, self._retry_s = connect, codec, retry_s
         self._views: dict[str, MembersView] = {}
         self._stop = threading.Event()
+        self._heard = threading.Event()
         self._started = False
         self._threads: list[threading.Thread] = []
 
@@ -73,6 +74,11 @@ class Regions:
             view.caught_up.wait(max(0.0, deadline - time.monotonic()))
         return sorted(name for name, view in self._views.items() if not view.caught_up.is_set())
 
+    def await_news(self, timeout_s: float) -> None:
+        """Return as soon as anything was announced since the last call, or in time. For one thread, after `start`."""
+        self._heard.wait(timeout_s)
+        self._heard.clear()
+
     def now(self) -> dict[str, Region]:
         """What every region's replicas announced last, by region."""
         return {
@@ -88,7 +94,8 @@ class Regions:
 
     def _listen(self, view: MembersView) -> None:
         while not self._stop.is_set() and not view.stopped.is_set():
-            view.step(_POLL_S)
+            if view.step(_POLL_S):
+                self._heard.set()
             if view.failure is not None:
                 self._stop.wait(self._retry_s)
         view.close()

@@ -10,8 +10,10 @@ from ekko.streams.log import Cluster, read_all
 from ekko.streams.manager import ManagerSettings
 from ekko.streams.manager.automatic import ACTOR
 from ekko.streams.manager.barriers import denying, rolling_back
+from ekko.streams.manager.history import read_history
 from ekko.streams.manager.intervention import intervene
 from ekko.streams.manager.model import ModelManager
+from ekko.streams.manager.tenure import Tenure
 from ekko.streams.memory.faults import Fate, Faults
 
 from .conftest import World, faulty
@@ -51,6 +53,24 @@ def test_a_running_manager_stands_back_and_returns(world: World) -> None:
     assert last.catalogue_end == world.catalogue().end > 0
     assert world.states()[2].verdict is Verdict.CORRUPT
     assert [one.details for one in audit(world)] == [{"to": "1", "epoch": "3", "generation": "1"}]
+
+
+def test_a_barrier_written_since_the_history_was_read_is_seen(world: World) -> None:
+    tenure = Tenure(world.connect(), world.codec, world.model, 1000.0)
+    tenure.write_barrier(0, 1000.0)
+    world.settle()
+    known = read_history(world.cluster, world.codec, world.model)
+    other = Tenure(world.connect(), world.codec, world.model, 1001.0)
+    other.write_barrier(0, 1001.0)
+    opened = intervene(
+        *(world.connect(), world.catalogue(), world.model, rolling_back(1), entry(world, 1_002_000_000)), known=known
+    )
+    assert (known.barrier.epoch, opened.epoch) == (1, 3)
+    assert world.barriers()[0][-1].voids == (EpochRange(1, 2),)
+    with pytest.raises(Fenced):
+        other.write_barrier(0, 1003.0)
+    other.close()
+    tenure.close()
 
 
 def test_of_two_managers_that_lost_the_tenure_to_a_command_one_goes_on(memory: World) -> None:
