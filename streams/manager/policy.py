@@ -73,7 +73,10 @@ def answer(
     # A state to which the model was returned within the hour, and that went bad again, was not healthy after all.
     tried = {void.first for void in barrier.voids[-len(recent) :]} if recent else set()
     earliest = min(tried, default=barrier.epoch + 1)
-    healthy = last_healthy(state for state in states.values() if state.epoch < earliest)
+    untried = [state for state in states.values() if state.epoch < earliest]
+    # Labels may come so late that states of the episode itself have become healthy; they are better than none.
+    before = [state for state in untried if state.written_us <= proposal.since_us]
+    healthy = last_healthy(before) or last_healthy(untried)
     target = healthy.epoch if healthy is not None else None
     if len(recent) < limit:
         return RollBack(target) if target is not None else Alarm(f"no healthy state to return to: {proposal.reason}")

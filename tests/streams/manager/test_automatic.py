@@ -47,6 +47,13 @@ def test_corrupt_means_back_to_the_last_healthy_state() -> None:
     assert isinstance(answer(CORRUPT, Barrier(0, 3, 0, 0), states(s1=C), [], now_us=60, limit=3), Alarm)
 
 
+def test_a_state_from_after_the_episode_began_is_no_target_though_it_was_called_healthy_before_that_was_known() -> None:
+    """Labels come late: what is told at 90 began at 35, and states 4 and 5 have become healthy meanwhile."""
+    late, held = Proposal(Verdict.CORRUPT, 35, "loss"), states(s1=H, s2=H, s3=H, s4=H, s5=H, s6=C)
+    assert answer(late, Barrier(0, 6, 0, 0), held, [], now_us=90, limit=3) == RollBack(3)
+    assert answer(late, Barrier(0, 6, 0, 0), states(s4=H, s5=H), [], now_us=90, limit=3) == RollBack(5), "none older"
+
+
 def test_one_rollback_an_episode_and_then_further_back() -> None:
     held = states(s1=H, s2=H, s3=Verdict.CORRUPT, s4=C)
     rolled_back = Barrier(0, 4, 1, 0, voids=(EpochRange(2, 3),))
