@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _PAUSE_S = 0.2
+_FIRST_S = 1.0
+"""For the first client's answer; each later one is given twice as long as the one before, while there is time."""
 
 _Result = TypeVar("_Result")
 
@@ -54,17 +56,18 @@ class KafkaInspection:
         Raises:
             ConnectionFailed: nobody answers at the bootstrap address, or it does not let us in.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline, patience_s = time.monotonic() + self._timeout_s, _FIRST_S
         while True:
             try:
-                metadata = self._admin.list_topics(timeout=max(0.0, deadline - time.monotonic()))
+                left_s = max(0.0, deadline - time.monotonic())
+                metadata = self._admin.list_topics(timeout=min(patience_s, left_s))
             except KafkaException as error:
                 # A client that has just learnt of an advertised address leaves the bootstrap address for it, whether
-                # it leads anywhere or not, and what it had asked is lost: a new client asks there again.
+                # it leads anywhere or not, and what it had asked is lost, at once or silently: a new client asks again.
                 if self._errors.no_use_waiting(deadline - _PAUSE_S):
                     raise self._errors.connection_failed("asking for the brokers", error.args[0]) from error
                 time.sleep(_PAUSE_S)
-                self._admin = self._client()
+                self._admin, patience_s = self._client(), 2 * patience_s
             else:
                 return {number: (str(broker.host), broker.port) for number, broker in sorted(metadata.brokers.items())}
 
