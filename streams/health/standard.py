@@ -28,23 +28,27 @@ def labelled_detectors() -> list[Detector]:
 
 
 def unlabelled_detectors() -> list[Detector]:
-    """Fresh ones that need nothing but traffic.
+    """Fresh ones that need no labels."""
+    return [Occurs(NOT_FINITE), *_traffic_detectors()]
+
+
+def standard_detectors() -> list[Detector]:
+    """Fresh ones of both kinds, each once."""
+    return [*labelled_detectors(), *_traffic_detectors()]
+
+
+def _traffic_detectors() -> list[Detector]:
+    """Fresh ones that need nothing but what trainers publish.
 
     Blocks that a fan-out refuses never reach a row, so they make a model suspect and no more.
     """
     return [
-        Occurs(NOT_FINITE),
         Share(OUT_OF_RANGE, GRADIENTS),
         Occurs(OVERFLOWED),
         Occurs(REFUSED, grave=False),
         Jump(GRADIENTS),
         Rate(GRADIENTS),
     ]
-
-
-def standard_detectors() -> list[Detector]:
-    """Fresh ones of both kinds, each once."""
-    return labelled_detectors() + unlabelled_detectors()[1:]
 
 
 def tracks(grace_s: float, label_delay_s: float) -> tuple[Track, ...]:
