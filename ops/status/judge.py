@@ -104,8 +104,9 @@ def _states(model: ModelFacts) -> Iterator[Finding]:
             f"model {name}: readers get the pinned state {model.barrier.served} in place of live rows",
             f"mend the trainer, then `ekko rollback {name}` and `ekko pin clear {name}`; the audit trail says why",
         )
-    # The very newest one is a candidate until the monitor's next word.
-    suspects = [state for state in states[-2:] if state.verdict is Verdict.SUSPECT]
+    # Suspects stay so until the monitor says that the model is well; newer states are candidates until its next word,
+    # or healthy where their probation is shorter than that.
+    suspects = [state for state in states if state.verdict is Verdict.SUSPECT]
     corrupt = [state for state in states[-1:] if state.verdict is Verdict.CORRUPT]
     for newest in (corrupt or suspects)[-1:]:
         grave = problem if newest.verdict is Verdict.CORRUPT else warning

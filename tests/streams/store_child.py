@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
 from ekko.ops.broker import Broker
+from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady
 from ekko.storage.client import StoreClient
 
 _PROGRAM = "from ekko.ops.cli import main; main()"
@@ -52,11 +54,15 @@ class StoreChild:
             time.sleep(0.02)
 
     def wait_ready(self, model: str) -> None:
-        """Until this model is served, too."""
+        """Until this model is served, too: a lookup is answered. Pages about health may not know of a new model yet."""
 
         def serves() -> bool:
-            status, health = self.get("/ready")
-            return status == 200 and model not in health["waiting"] and self.get(f"/v1/models/{model}")[0] == 200
+            if self.get("/ready")[0] != 200:
+                return False
+            with suppress(ConfigurationError, ConnectionFailed, NotReady), self.client(model) as client:
+                client.state()
+                return True
+            return False
 
         self.wait("ready", serves)
 

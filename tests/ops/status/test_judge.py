@@ -117,7 +117,7 @@ HALF = replace(VECTOR, shards={0: ShardPosition(complete=4)})
         (with_model(barrier=LATE), "problem", "barriers", "last barrier 16 s ago"),
         (with_model(states={**STATES, 4: state(4, 12, Verdict.CORRUPT)}), "problem", "states", "state 4 is corrupt"),
         (with_model(states={**STATES, 4: state(4, 12, Verdict.SUSPECT)}), "warning", "states", "state 4 is suspect"),
-        (with_model(states={**STATES, 3: state(3, 17, Verdict.SUSPECT)}), "warning", "states", "state 3 is suspect"),
+        (with_model(states={**STATES, 2: state(2, 22, Verdict.SUSPECT)}), "warning", "states", "state 2 is suspect"),
         (with_region(failure="no answer"), "problem", "regions", "region east: no answer"),
         (with_region(instances={}), "problem", "fanout", "no fan-out is heard"),
         (with_region(instances={"one": Instance(NOW_US - 60 * SECOND)}), "problem", "fanout", "the last one 60 s ago"),
