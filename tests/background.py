@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_PATIENCE_S = 60.0
+from tests.waiting import PATIENCE_S
 
 
 @contextmanager
@@ -17,5 +17,5 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(_PATIENCE_S)
-        assert not thread.is_alive(), f"{work} goes on {_PATIENCE_S} s after it was to stop"
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), f"{work} goes on {PATIENCE_S} s after it was to stop"

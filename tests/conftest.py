@@ -18,7 +18,7 @@ from ekko.schemas import topics
 from ekko.schemas.declarations import RegionDeclaration
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import delete_model, delete_region
-from ekko.streams.kafka import KafkaCluster
+from ekko.streams.kafka import KafkaCluster, transactional_writer
 
 _number = itertools.count()
 
@@ -36,12 +36,22 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def kafka(broker: Broker) -> Iterator[KafkaCluster]:
+def patient_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is kept waiting for seconds amid a transaction of its own does not lose it.
+
+    The two seconds of processes are for those that are killed, and hold for all that a test starts.
+    """
+    monkeypatch.setattr(transactional_writer, "TRANSACTION_TIMEOUT_MS", 60_000)
+
+
+@pytest.fixture
+def kafka(broker: Broker, patient_transactions: None) -> Iterator[KafkaCluster]:
     """The session's broker; models and regions that the test declared are deleted after it.
 
     Every model is served in every region, so what tests leave behind would multiply.
     """
-    with closing(KafkaCluster(broker.bootstrap)) as cluster:
+    del patient_transactions
+    with closing(KafkaCluster(broker.bootstrap, timeout_s=60.0)) as cluster:
         before = _declared(cluster)
         yield cluster
         models, regions = _declared(cluster)
@@ -52,7 +62,7 @@ def kafka(broker: Broker) -> Iterator[KafkaCluster]:
 
 
 def _connect(region: RegionDeclaration) -> KafkaCluster:
-    return KafkaCluster(region.bootstrap)
+    return KafkaCluster(region.bootstrap, timeout_s=60.0)
 
 
 def _declared(cluster: KafkaCluster) -> tuple[set[str], set[str]]:

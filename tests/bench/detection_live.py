@@ -25,7 +25,7 @@ from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition
 from ekko.streams.manager.automatic import ProposalReader
 from tests.bench.detection import WAYS, Scene, Way
-from tests.streams.store_child import free_port
+from tests.ports import free_port
 
 CLEAN = "clean"
 SECONDS, POISON_AT = 110, 70

@@ -14,7 +14,7 @@ from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from tests.ops.deployment import Deployment, Process
 from tests.ops.regions_under_load import has_region, training
-from tests.streams.store_child import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

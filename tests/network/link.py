@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from ekko.ops.broker import Broker
-from ekko.ops.broker.ports import free
+from tests.ports import free_port
 
 
 class Carried(NamedTuple):
@@ -67,7 +67,7 @@ class Link:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(120)
         self._process.stdout.close()
 
 
@@ -79,7 +79,7 @@ class FarBroker:
     """
 
     def __init__(self, data: Path) -> None:
-        self._inner, self._outer = free("127.0.0.1"), free("127.0.0.1")
+        self._inner, self._outer = free_port(), free_port()
         self.broker = Broker(
             data,
             properties={

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +13,12 @@ from typing import Any
 import urllib3
 
 from ekko.ops.broker import Broker
-from ekko.schemas.errors import ConfigurationError, ConnectionFailed, NotReady
+from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 _PROGRAM = "from ekko.ops.cli import main; main()"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class StoreChild:
@@ -41,14 +37,18 @@ class StoreChild:
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and JSON of a page; status 0 if nobody answers."""
         try:
-            reply = urllib3.request("GET", f"http://{self.address}{path}", retries=False, timeout=2.0)
+            reply = urllib3.request("GET", f"http://{self.address}{path}", retries=False, timeout=30.0)
         except urllib3.exceptions.HTTPError:
             return 0, {}
         return reply.status, json.loads(reply.data)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+        """Until the condition holds; an EkkoError means not yet."""
         deadline = time.monotonic() + timeout_s
-        while not condition():
+        while True:
+            with suppress(EkkoError):
+                if condition():
+                    return
             assert self.process.poll() is None, f"{what}: it ended\n{self.log.read_text()}"
             assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s\n{self.log.read_text()}"
             time.sleep(0.02)
@@ -59,23 +59,22 @@ class StoreChild:
         def serves() -> bool:
             if self.get("/ready")[0] != 200:
                 return False
-            with suppress(ConfigurationError, ConnectionFailed, NotReady), self.client(model) as client:
+            with self.client(model) as client:
                 client.state()
-                return True
-            return False
+            return True
 
         self.wait("ready", serves)
 
-    def client(self, model: str, timeout_s: float = 10.0) -> StoreClient:
+    def client(self, model: str, timeout_s: float = 30.0) -> StoreClient:
         return StoreClient("east", model, stores=[self.address], timeout_s=timeout_s)
 
     def kill(self) -> None:
         """Kill -9."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
     def end(self) -> int:
         """SIGTERM; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)

@@ -1,6 +1,5 @@
 """Waiting until what was committed can be read: a commit is answered before its markers stand in the partitions."""
 
-import time
 from collections.abc import Iterable
 
 from confluent_kafka import IsolationLevel, TopicPartition
@@ -9,8 +8,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.kafka.said import log
 from ekko.streams.log import Cluster, Partition
-
-PATIENCE_S = 30.0
+from tests.waiting import wait_for
 
 
 def await_visible(cluster: Cluster, topic: str) -> None:
@@ -18,12 +16,12 @@ def await_visible(cluster: Cluster, topic: str) -> None:
     if not isinstance(cluster, KafkaCluster):
         return  # the twin writes markers with the commit
     partitions = [Partition(topic, number) for number in range(cluster.topics()[topic])]
-    deadline = time.monotonic() + PATIENCE_S
-    while not (written := _written(cluster, partitions)):
-        assert time.monotonic() < deadline, f"nobody tells where {topic} ends"
-    while any(bounds.end < written[at] for at, bounds in cluster.bounds(partitions).items()):
-        assert time.monotonic() < deadline, f"a transaction in {topic} does not end"
-        time.sleep(0.01)
+    written: dict[Partition, int] = {}
+    wait_for(lambda: written.update(_written(cluster, partitions)) or written, what=f"where {topic} ends is told")
+    wait_for(
+        lambda: all(bounds.end >= written[at] for at, bounds in cluster.bounds(partitions).items()),
+        what=f"no transaction in {topic} is open",
+    )
 
 
 def _written(cluster: KafkaCluster, partitions: Iterable[Partition]) -> dict[Partition, int]:
