@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from ekko.ops.broker import Broker, ports
+from ekko.ops.broker import Broker
 from ekko.schemas.errors import EkkoError
 from ekko.storage.client import StoreClient
 from tests.docs.test_readme import (
@@ -16,11 +16,13 @@ from tests.docs.test_readme import (
     ROOT,
     Reader,
     check_every_row,
+    ended_well,
     eventually,
     quickstart,
     snippet,
     stop,
 )
+from tests.ports import free_port
 
 __all__ = ["quickstart"]  # a fixture: the README's processes
 
@@ -35,14 +37,14 @@ def run(reader: Reader, name: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_trainers_run(quickstart: Reader) -> None:
-    eventually("a trainer finds its rows", lambda: run(quickstart, "numpy_trainer.py").returncode == 0)
-    done = run(quickstart, "numpy_trainer.py")
+    done = ended_well(lambda: run(quickstart, "numpy_trainer.py"))
     assert done.stdout == "published True finite True\n", done.stderr
     trained = quickstart.run(sys.executable, "trainer.py")  # enough rows for the check, whoever ran before
     assert trained.returncode == 0, trained.stderr
     check_every_row(quickstart)
     if importlib.util.find_spec("torch"):
-        assert run(quickstart, "torch_trainer.py").stdout.startswith("published "), "the PyTorch part"
+        done = ended_well(lambda: run(quickstart, "torch_trainer.py"))
+        assert done.stdout.startswith("published "), "the PyTorch part"
     else:
         compile(snippet("torch_trainer.py", TRAINER), "torch_trainer.py", "exec")
 
@@ -57,7 +59,7 @@ def is_ready(address: str) -> bool:
 
 
 def test_both_regions_serve_the_same_bits(tmp_path: Path) -> None:
-    fresh = {"7070": str(ports.free("127.0.0.1")), "7071": str(ports.free("127.0.0.1"))}
+    fresh = {"7070": str(free_port()), "7071": str(free_port())}
 
     def with_ports(text: str) -> str:
         for written, free in fresh.items():

@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 
-from ekko.ops.broker import ports
 from ekko.ops.watcher import dismiss, start_watched
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 INHERITED = re.compile(r"HOME|LANG|EKKO_CACHE|(PIP|SSL|REQUESTS)_\w*|\w*PROXY", re.IGNORECASE)
@@ -41,7 +41,7 @@ class Containers:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watchers: list[subprocess.Popen[bytes]] = []
         self._ended: Counter[str] = Counter()
-        self.ports = {place: ports.free(LOOPBACK) for place in self._exposed()}
+        self.ports = {place: free_port() for place in self._exposed()}
         names = "|".join(sorted(self.services, key=len, reverse=True))
         self._address = re.compile(rf"(?<![\w.-])({names}|0\.0\.0\.0|127\.0\.0\.1|localhost)('?[:,] ?)(\d+)\b")
 
@@ -100,7 +100,7 @@ class Containers:
         mounts = {mount["target"]: mount["source"] for mount in self.services[name].get("volumes", [])}
         return self.volume(mounts.get("/data", f"none-{name}"))
 
-    def run(self, name: str, *command: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
+    def run(self, name: str, *command: str, timeout_s: float = 180.0) -> "subprocess.CompletedProcess[str]":
         """Run a program in a service's surroundings, as `docker compose exec` does."""
         return subprocess.run(
             [self.local(name, word) for word in command],

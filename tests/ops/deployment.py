@@ -25,20 +25,20 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import EkkoError
 from ekko.schemas.hashing import checksum
+from ekko.schemas.signals import AuditEntry
 from ekko.storage.client import StoreClient
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_range
+from ekko.streams.log import Partition, read_all, read_range
 from ekko.streams.manager.history import read_states
 from ekko.streams.manager.verdicts import last_healthy
-from tests.streams.store_child import free_port
+from tests.ports import free_port
 from tests.streams.visible import await_visible
+from tests.waiting import PATIENCE_S
 
 EKKO = [sys.executable, "-c", "from ekko.ops.cli import main; main()"]
-PATIENCE_S = 120.0
-"""It proves nothing and costs nothing where all is well: a machine half as fast, full of other tests, needs it."""
 
 
 class Process:
@@ -55,12 +55,12 @@ class Process:
     def kill(self) -> None:
         """Kill -9."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
     def end(self) -> None:
         """SIGTERM, and wait."""
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(PATIENCE_S)
 
 
 class Deployment:
@@ -126,13 +126,13 @@ class Deployment:
     def ekko(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run an `ekko` command to its end."""
         command = [*EKKO, *arguments, "--bootstrap", self.bootstrap]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run an `ekko` command that asks no broker."""
-        return subprocess.run([*EKKO, *arguments], capture_output=True, text=True, timeout=90, check=False)
+        return subprocess.run([*EKKO, *arguments], capture_output=True, text=True, timeout=180, check=False)
 
     def trim(self, topic: str) -> None:
         """Retention passes: nothing of the topic that stands now is left."""
@@ -140,10 +140,14 @@ class Deployment:
         self.trim_before({partition: bounds.end for partition, bounds in ends.items()})
 
     def trim_source_before_last_healthy(self) -> None:
-        """Retention passes: the source log begins with the barrier of the last healthy state."""
+        """Retention passes: the source log begins with the barrier of the last healthy state.
+
+        What is before it is read first, for `sums`: of the states known now, for others may become healthy meanwhile.
+        """
         states = read_states(self.kafka, Codec(), self.model)
         last = last_healthy(states.values())
         assert last is not None
+        self.sums()
         topic = topics.deltas(self.model.name)
         self.trim_before({Partition(topic, shard): offset for shard, offset in enumerate(last.offsets)})
 
@@ -152,7 +156,7 @@ class Deployment:
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         asked = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         for future in admin.delete_records(asked).values():
-            future.result(10.0)
+            future.result(120)
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait until `condition` holds; an EkkoError means not yet."""
@@ -169,7 +173,14 @@ class Deployment:
             time.sleep(0.05)
 
     def client(self, region: str) -> StoreClient:
-        return StoreClient(region, self.model.name, stores=[self.addresses[region]], timeout_s=10.0)
+        return StoreClient(region, self.model.name, stores=[self.addresses[region]], timeout_s=30.0)
+
+    def audit(self) -> list[AuditEntry]:
+        """The model's audit trail, with what was committed a moment ago."""
+        topic = topics.audit(self.model.name)
+        await_visible(self.kafka, topic)
+        found = (Codec().decode(record.value) for record in read_all(self.kafka, topic))
+        return [entry for entry in found if isinstance(entry, AuditEntry)]
 
     def findings(self) -> list[Finding]:
         """What `ekko status` finds, told by its own code in this process: for those who ask again and again."""

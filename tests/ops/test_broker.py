@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from ekko.ops.broker import Broker, BrokerError, ports
 from ekko.ops.broker.folder import DataFolder, Running
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 @pytest.fixture
@@ -58,6 +58,12 @@ def consume(broker: Broker, topic: str, count: int) -> list[bytes]:
     return values
 
 
+def timed(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
 def test_produces_and_consumes(broker: Broker, topic_prefix: str) -> None:
     create(broker, topic_prefix)
     sent = [b"%d" % number for number in range(100)]
@@ -82,17 +88,18 @@ def test_five_stops_and_starts_keep_everything(own: Broker) -> None:
 
 def test_kill_minus_nine_loses_nothing_acknowledged(own: Broker) -> None:
     own.start()
+    own.stop()
+    calm_s = timed(own.start)  # when nothing of the last run is in the way
     create(own, "t")
     sent = [b"%d" % number for number in range(2_000)]
     produce(own, "t", sent)
     took_s: list[float] = []
-    while not took_s or (took_s[-1] >= 10.0 and len(took_s) < 3):  # a busy machine may take that long once
+    soon_s = max(10.0, 2 * calm_s)
+    while not took_s or (took_s[-1] >= soon_s and len(took_s) < 5):  # a busy machine may take that long now and then
         own.kill()
         assert not own.running
-        started = time.monotonic()
-        own.start()
-        took_s.append(time.monotonic() - started)
-    assert took_s[-1] < 10.0, "the old session must not hold up a restart for its default 9 s"
+        took_s.append(timed(own.start))
+    assert took_s[-1] < soon_s, "the old session must not hold up a restart for its default 9 s"
     assert consume(own, "t", len(sent)) == sent
 
 
@@ -223,7 +230,7 @@ def test_the_command_prints_its_address_and_ends_on_sigterm(tmp_path: Path) -> N
 def test_the_command_tells_errors_in_two_lines(broker: Broker, tmp_path: Path) -> None:
     port = broker.bootstrap.split(":")[1]
     command = [str(Path(sys.executable).with_name("ekko")), "broker", "--data", str(tmp_path / "data"), "--port", port]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"ekko: port {port} on 127.0.0.1 is in use by another program",

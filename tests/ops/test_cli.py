@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ekko.ops.broker import ports
 from ekko.ops.cli import build
+from tests.ports import free_port
 
 EKKO = str(Path(sys.executable).with_name("ekko"))
 HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic", "starlette", "prometheus_client")
@@ -18,7 +18,7 @@ HEAVY = ("confluent_kafka", "faust", "rocksdict", "fastavro", "numpy", "pydantic
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
-    return subprocess.run([EKKO, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([EKKO, *arguments], env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 def commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -46,7 +46,9 @@ def test_help_is_what_the_program_says() -> None:
 @pytest.mark.parametrize("name", ["rewind", "retract"])
 def test_a_command_that_is_a_script_as_well_runs_as_one(name: str) -> None:
     script = Path(__file__).parents[2] / "ops" / f"{name}.py"
-    result = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, timeout=180, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert f"Example: ekko {name} " in result.stdout
 
@@ -93,7 +95,7 @@ def test_help_texts_are_shown_as_they_stand() -> None:
 
 
 def test_what_libraries_log_does_not_stand_before_the_error() -> None:
-    result = run("model", "list", "--bootstrap", f"127.0.0.1:{ports.free('127.0.0.1')}")
+    result = run("model", "list", "--bootstrap", f"127.0.0.1:{free_port()}")
     assert result.returncode == 1
     assert result.stderr.startswith("ekko: listing topics failed at 127.0.0.1:"), result.stderr
     assert len(result.stderr.splitlines()) == 2

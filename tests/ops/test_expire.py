@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,16 +16,15 @@ from ekko.schemas.codec import Codec
 from ekko.schemas.declarations import TableDeclaration
 from ekko.schemas.errors import Fenced
 from ekko.schemas.hashing import UInt64s
-from ekko.schemas.signals import AuditEntry
 from ekko.storage.disk.rocks import RocksDurable
 from ekko.storage.engine.cells import row_width, rows_prefix
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_all
 from ekko.streams.manager.barriers import withdrawing
 from ekko.streams.manager.tenure import Tenure
 from ekko.streams.publisher import Publisher
-from tests.ops.deployment import EKKO, Deployment
-from tests.ops.source_tail import SourceTail
+from tests.ops.deployment import Deployment
+from tests.ops.interrupted import CHUNK, await_killed, interrupted
+from tests.streams.visible import await_visible
 
 TABLE = TableDeclaration("embedding", 64)
 IDLE, BUSY = 100_000, 1_000
@@ -57,11 +55,7 @@ def give_up_states(deployment: Deployment, before: int) -> None:
             return True
 
     deployment.wait("states are withdrawn", done)
-
-
-def source_end(deployment: Deployment) -> int:
-    partitions = [Partition(topics.deltas(deployment.model.name), shard) for shard in range(deployment.model.shards)]
-    return sum(bounds.end for bounds in deployment.kafka.bounds(partitions).values())
+    await_visible(deployment.kafka, topics.control(deployment.model.name))
 
 
 def expire(deployment: Deployment, *flags: str) -> list[str]:
@@ -71,16 +65,9 @@ def expire(deployment: Deployment, *flags: str) -> list[str]:
 
 def kill_in_the_middle(deployment: Deployment) -> None:
     """Kill -9 once some chunks are committed."""
-    command = [*EKKO, *expire(deployment), "--bootstrap", deployment.bootstrap]
-    with SourceTail(deployment.kafka, topics.deltas(deployment.model.name)) as tail:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        tail.await_blocks(2 * deployment.model.shards, lambda block: block.trainer.startswith("expire/"))
-        process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it had not ended"
+    await_killed(interrupted(signal.SIGKILL, CHUNK, 2, *expire(deployment), "--bootstrap", deployment.bootstrap))
 
 
-@pytest.mark.timeout(240)
 def test_idle_rows_expire_whatever_is_killed_and_retractions_know_it(deployment: Deployment) -> None:
     idle = np.arange(IDLE, dtype=np.uint64) * np.uint64(97)
     busy = idle[:BUSY]
@@ -115,11 +102,10 @@ def test_idle_rows_expire_whatever_is_killed_and_retractions_know_it(deployment:
     deployment.wait_exact("what is left without the bad trainer")
     keys, _ = deployment.sums().rows(TABLE.name)
     assert np.array_equal(np.sort(keys), busy), "a retraction alone would have left its negative in every row"
-    entries = [Codec().decode(record.value) for record in read_all(deployment.kafka, topics.audit(name))]
-    assert [entry.action for entry in entries if isinstance(entry, AuditEntry)] == ["expire", "retract"]
+    assert [entry.action for entry in deployment.audit()] == ["expire", "retract"]
 
     give_up_states(deployment, deployment.wait_healthy())  # so that no rollback and no peer needs them
-    deployment.wait("cells of expired rows leave the disk", lambda: cells_on_disk(deployment) == BUSY, 90)
+    deployment.wait("cells of expired rows leave the disk", lambda: cells_on_disk(deployment) == BUSY, 300)
 
 
 def cells_on_disk(deployment: Deployment) -> int:

@@ -6,16 +6,16 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import Counter
 
-from ekko.ops.broker import ports
 from ekko.ops.process import serve_metrics
 from ekko.schemas.errors import ConfigurationError
+from tests.ports import free_port
 
 
 def test_metrics_are_served_where_they_are_asked_for() -> None:
     Counter("test_metrics_port_served", "Counts this.").inc()
-    port = ports.free("127.0.0.1")
+    port = free_port()
     serve_metrics("127.0.0.1", port)
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         assert "test_metrics_port_served_total 1.0" in answer.read().decode()
 
 

@@ -35,7 +35,7 @@ class Shell:
 
     def __call__(self, *words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
         command = [EKKO, *words, "--bootstrap", self.bootstrap]
-        return subprocess.run(command, input=answer, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, input=answer, capture_output=True, text=True, timeout=180, check=False)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from types import FrameType
 
 import pytest
 
-from ekko.ops.broker import ports
 from ekko.ops.monitor_process import pass_on, run
 from ekko.ops.settings import Settings
 from ekko.schemas.errors import ConfigurationError
 from ekko.streams.monitor.settings import MonitorSettings
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="file/monitor cannot be used as a data folder") as caught:
-        run(Settings(), MonitorSettings(port=ports.free("127.0.0.1"), data=tmp_path / "file" / "monitor"))
+        run(Settings(), MonitorSettings(port=free_port(), data=tmp_path / "file" / "monitor"))
     assert "EKKO_DATA" in caught.value.hint
 
 

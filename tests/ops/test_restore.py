@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ekko.ops.broker import Broker
 from ekko.schemas.declarations import TableDeclaration
@@ -14,12 +13,11 @@ from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment, Process
-from tests.streams.store_child import free_port
+from tests.ports import free_port
 
 TABLE = TableDeclaration("embedding", 4)
 
 
-@pytest.mark.timeout(240)
 def test_a_lost_replica_is_rebuilt_elsewhere_and_what_does_not_fit_is_refused(
     kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:

@@ -43,7 +43,6 @@ def test_what_retention_has_passed_is_refused_by_its_numbers() -> None:
     ]
 
 
-@pytest.mark.timeout(240)
 def test_a_store_is_rewound_and_ends_like_one_that_undid(
     kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,8 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, Fenced
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.manager.tenure import Tenure
+from tests.ports import free_port
 from tests.streams.manager.conftest import World
-from tests.streams.store_child import free_port
 
 
 @pytest.fixture
@@ -71,5 +71,5 @@ def test_a_cluster_that_does_not_answer_ends_it_in_time() -> None:
     started = time.monotonic()
     with pytest.raises(ConnectionFailed):
         rollback.run(load(None, bootstrap=f"127.0.0.1:{free_port()}"), asked("m"), print)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60, "three times what every call of a cluster may take, and a hole"
     assert listening() == []

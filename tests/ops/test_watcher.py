@@ -13,8 +13,9 @@ import pytest
 
 from ekko.ops.broker.folder import DataFolder
 from ekko.ops.watcher import dismiss, start_watched
+from tests.waiting import PATIENCE_S
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = PATIENCE_S
 KILLED_AFTER = """
 import os, subprocess, sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def start(*given, **named):
     return process
 subprocess.Popen = start
 with open(sys.argv[1], "wb") as output:
-    watcher.start_watched([sys.executable, "-c", "import time; time.sleep(300)", sys.argv[1]], output)
+    watcher.start_watched([sys.executable, "-c", "import time; time.sleep(900)", sys.argv[1]], output)
 """
 START = (
     "import sys; from pathlib import Path; from ekko.ops.broker import Broker; print(1); Broker(Path({data!r})).start()"
@@ -64,7 +65,9 @@ def log(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("number", [1, 2], ids=["with a watcher alone", "not knowing the child's pid yet"])
 def test_a_parent_killed_between_the_two_starts_leaves_nothing(log: Path, number: int) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED_AFTER.format(number=number), str(log)], check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER.format(number=number), str(log)], check=False, timeout=180
+    )
     assert done.returncode == -signal.SIGKILL
     await_none(str(log))
 

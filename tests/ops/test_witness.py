@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ekko.ops.broker import Broker
 from ekko.ops.exchange.holders import ask
@@ -13,7 +12,7 @@ from ekko.storage.client import StoreClient
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment
-from tests.streams.store_child import free_port
+from tests.ports import free_port
 
 KEYS = np.arange(500, dtype=np.uint64)
 
@@ -27,7 +26,7 @@ def train(deployment: Deployment, seed: int) -> None:
 
 def served(address: str, region: str, model: str) -> int:
     """Checksum of what a reader gets who asks for no state."""
-    with StoreClient(region, model, stores=[address], timeout_s=10.0) as client:
+    with StoreClient(region, model, stores=[address], timeout_s=30.0) as client:
         reply = client.stored("embedding", KEYS)
         return checksum("embedding", KEYS[reply.found], reply.rows[reply.found])
 
@@ -37,7 +36,6 @@ def members(address: str, model: str) -> list[str]:
     return [member.replica for member in ask([address], model)[1]]
 
 
-@pytest.mark.timeout(240)
 def test_a_witness_serves_its_state_while_it_goes_on_applying(
     kafka: KafkaCluster, broker: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -58,7 +56,7 @@ def test_a_witness_serves_its_state_while_it_goes_on_applying(
         assert expected != deployment.expected()
         deployment.wait("the witness serves its state", lambda: served(address, region, model) == expected)
         train(deployment, 3)
-        with StoreClient(region, model, stores=[address], timeout_s=10.0) as client:
+        with StoreClient(region, model, stores=[address], timeout_s=30.0) as client:
             live = deployment.expected()
             deployment.wait("it applies all that comes", lambda: client.checksum("embedding").checksum == live)
         assert members(address, model) == ["witness"], "live reads go elsewhere"

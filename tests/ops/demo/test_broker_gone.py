@@ -17,7 +17,7 @@ from ekko.ops.demo.supervisor import Supervisor
 from ekko.ops.demo.synthetic import SyntheticShape, synthetic_interactions
 
 STREAM = synthetic_interactions(1, SyntheticShape(interactions=200, users=20, items=20, periods=2))
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 def living(plan: DemoPlan) -> int | None:

@@ -122,7 +122,7 @@ ACKNOWLEDGED = Published(4, 4, 16 * 65)
 def check(log: Log) -> Iterator:
     with ExitStack() as stack:
 
-        def run(east: Replica, west: Replica, acknowledged: Published | None = ACKNOWLEDGED, timeout_s: float = 5.0):
+        def run(east: Replica, west: Replica, acknowledged: Published | None = ACKNOWLEDGED, timeout_s: float = 60.0):
             stores = {}
             for region, replica in (("east", east), ("west", west)):
                 server = ServerThread("127.0.0.1", 0)
@@ -190,7 +190,7 @@ def test_withdrawn_states_are_not_read_back(check, log: Log):
 
 def test_a_region_that_stays_behind_is_named(check):
     with pytest.raises(NotReady, match=r"west is not complete at model state 4 \(complete: 3\)"):
-        check(replica(), replica(complete=3), timeout_s=0.5)
+        check(replica(), replica(complete=3), timeout_s=2.0)
 
 
 def test_without_a_barrier_after_the_last_delta_nothing_is_claimed(check, log: Log):

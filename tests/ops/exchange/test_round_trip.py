@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
-from ekko.streams.log import Partition, read_all
+from ekko.streams.log import read_all
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import EKKO, Deployment
+from tests.ops.interrupted import CHUNK, await_killed, interrupted
+from tests.streams.visible import await_visible
 
 TABLE = TableDeclaration("embedding", 8, initializer="uniform", scale=0.01, seed=7)
 COUNT = 20_000
@@ -41,14 +42,9 @@ def trained() -> tuple[np.ndarray, np.ndarray]:
 
 
 def blocks(kafka: KafkaCluster, model: str, purpose: Purpose) -> list[DeltaBlock]:
+    await_visible(kafka, topics.deltas(model))
     decoded = [Codec().decode(record.value) for record in read_all(kafka, topics.deltas(model))]
     return [block for block in decoded if isinstance(block, DeltaBlock) and block.purpose is purpose]
-
-
-def ends(kafka: KafkaCluster, model: ModelDeclaration) -> int:
-    """How far the source log reaches, all shards together; cheap."""
-    partitions = [Partition(topics.deltas(model.name), shard) for shard in range(model.shards)]
-    return sum(bounds.end for bounds in kafka.bounds(partitions).values())
 
 
 def rows_of(path: Path) -> dict[str, np.ndarray]:
@@ -124,7 +120,7 @@ def test_an_export_as_of_a_state_leaves_out_what_came_later(deployment: Deployme
     address = deployment.addresses[deployment.regions[0]]
     with Publisher(deployment.model.name, cluster=deployment.kafka, trainer="t") as publisher:
         publisher.publish("embedding", np.arange(100), np.full((100, 8), 0.5, np.float32))
-        publisher.flush(10)
+        publisher.flush(120)
         state = deployment.wait_healthy()
         publisher.publish("embedding", np.arange(50, 200), np.full((150, 8), 0.5, np.float32))
     deployment.wait_exact("all is there")
@@ -150,17 +146,10 @@ def test_an_import_killed_again_and_again_ends_as_if_it_had_not_been(
     keys = np.arange(240_000, dtype=np.uint64)
     values = np.random.default_rng(2).normal(0, 1, (len(keys), 64)).astype(np.float32)
     np.savez(tmp_path / "embedding.npz", keys=keys, values=values)
-    command = [*EKKO, "import", model.name, str(tmp_path / "embedding.npz"), "--bootstrap", broker.bootstrap]
+    command = ["import", model.name, str(tmp_path / "embedding.npz"), "--bootstrap", broker.bootstrap]
     for _ in range(2):
-        before = ends(kafka, model)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while ends(kafka, model) < before + 12:  # a block and a marker a shard and chunk
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        await_killed(interrupted(signal.SIGKILL, CHUNK, 2, *command))
+    done = subprocess.run([*EKKO, *command], capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     assert "rows published" in done.stdout
     assert f"{len(keys)} rows published" not in done.stdout, "it went on where it was"
@@ -170,6 +159,7 @@ def test_an_import_killed_again_and_again_ends_as_if_it_had_not_been(
     assert np.array_equal(sent[order], keys), "every row once"
     rows = np.concatenate([block.deltas for block in published])[order]
     assert np.array_equal(rows, round_to_nearest(values, 24))
+    await_visible(kafka, topics.audit(model.name))
     entries = [Codec().decode(record.value) for record in read_all(kafka, topics.audit(model.name))]
     assert [entry.action for entry in entries if isinstance(entry, AuditEntry)] == ["import"]
 
@@ -183,9 +173,9 @@ def test_nothing_is_published_of_a_file_with_a_bad_value(
     values[199_999, 3] = np.nan
     np.savez(tmp_path / "weights.npz", values=values)
     command = [*EKKO, "import", model.name, str(tmp_path / "weights.npz"), "--bootstrap", broker.bootstrap]
-    done = subprocess.run([*command, "--table", "embedding"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, "--table", "embedding"], capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
     assert "key 199999, column 3: nan" in done.stderr
     assert read_all(kafka, topics.deltas(model.name)) == []
-    unknown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    unknown = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert "has no table 'weights'" in unknown.stderr

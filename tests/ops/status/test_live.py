@@ -22,6 +22,7 @@ from ekko.streams.health.buckets import Total
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.publisher import Publisher
 from tests.ops.deployment import Deployment
+from tests.waiting import until_true
 
 EXPRESS = LaneKey("east", "0", "ctr", Lane.EXPRESS)
 BULK = LaneKey("east", "0", "ctr", Lane.BULK)
@@ -83,7 +84,6 @@ def cells(output: str, title: str) -> list[list[str]]:
     return [line.split() for line in takewhile(lambda line: line.startswith(" "), lines[start:])]
 
 
-@pytest.mark.timeout(240)
 def test_one_frame_of_a_deployment(deployment: Deployment, tmp_path: Path) -> None:
     east, west = deployment.regions
     settings = tmp_path / "slow.toml"
@@ -93,44 +93,52 @@ def test_one_frame_of_a_deployment(deployment: Deployment, tmp_path: Path) -> No
     for region in deployment.regions:  # what a store reads to catch up after its start is no update latency
         with deployment.client(region) as client:
             deployment.wait(f"{region} serves", lambda client=client: bool(client.state().shards))
-    rng = np.random.default_rng(3)
-    with Publisher(deployment.model.name, bootstrap=deployment.bootstrap) as publisher:
-        publisher.publish("embedding", np.arange(20_000), rng.normal(0, 1, (20_000, 4)).astype(np.float32))
     with deployment.client(east) as client, SignalReporter(client) as reporter:
         reporter.sample("auc", [0.75, 0.85])
         reporter.sample("auc", [0.5], cohort="baseline")
+    # Before anything else that takes time: a sample is shown for half a minute.
+    until_true(lambda: check_quality(frame(deployment), deployment.model.name, east))
+
+    rng = np.random.default_rng(3)
+    with Publisher(deployment.model.name, bootstrap=deployment.bootstrap) as publisher:
+        publisher.publish("embedding", np.arange(20_000), rng.normal(0, 1, (20_000, 4)).astype(np.float32))
     expected = deployment.expected()
-    deployment.wait("rows are readable in the east", lambda: deployment.checksums()[east] == expected)
+    deployment.wait("rows are readable in the east", lambda: deployment.checksum_of(east) == expected)
     deployment.wait("the frame knows what waits", lambda: waiting_in(deployment, west) > 0)
+    until_true(lambda: check_lanes(frame(deployment), deployment))
 
-    name, frames = deployment.model.name, [""]
+    deployment.stores[west].kill()
+    output = frame(deployment)
+    assert f"no answer from {deployment.addresses[west]}" in output
+    assert east in output
 
-    def settled() -> bool:
-        """Fan-outs announce what waits every second, and a busy machine sends samples late."""
-        frames.append(deployment.ekko("top", "--once").stdout)
-        still = [row for row in cells(frames[-1], "fan-outs:") if row[0] == east] == [[east, name, "0", "0.0"]]
-        return still and any(row[0] == name for row in cells(frames[-1], "quality,"))
 
-    deployment.wait("the frame tells that nothing waits in the east, and of quality", settled)
-    output = frames[-1]
+def frame(deployment: Deployment) -> str:
+    return deployment.ekko("top", "--once").stdout
+
+
+def check_quality(output: str, model: str, region: str) -> None:
+    """A busy machine sends samples late."""
+    assert [row for row in cells(output, "quality,") if row[0] == model] == [
+        [model, region, "auc", "0.8000", "0.5000", "2", "1"]
+    ], output
+
+
+def check_lanes(output: str, deployment: Deployment) -> None:
+    """Every replica has answered, in the half second that it has for that, and nothing waits in the east any more."""
+    east, west = deployment.regions
     mine = [row for row in cells(output, "lanes:") if row[0] in deployment.regions]
     assert [(row[0], row[3]) for row in mine] == [
         (region, lane) for region in (east, west) for lane in ("bulk", "express")
     ], output
     assert any(row[5] != "-" for row in mine if row[0] == east), "no p99"
-    assert [row for row in cells(output, "fan-outs:") if row[0] == east] == [[east, name, "0", "0.0"]], output
-    assert [row for row in cells(output, "quality,") if row[0] == name] == [
-        [name, east, "auc", "0.8000", "0.5000", "2", "1"]
+    assert [row for row in cells(output, "fan-outs:") if row[0] == east] == [
+        [east, deployment.model.name, "0", "0.0"]
     ], output
     assert "no answer" not in output
-
-    deployment.stores[west].kill()
-    output = deployment.ekko("top", "--once").stdout
-    assert f"no answer from {deployment.addresses[west]}" in output
-    assert east in output
 
 
 def waiting_in(deployment: Deployment, region: str) -> int:
     """Pending rows by `ekko top`."""
-    rows = cells(deployment.ekko("top", "--once").stdout, "fan-outs:")
+    rows = cells(frame(deployment), "fan-outs:")
     return sum(int(row[2].replace(",", "")) for row in rows if row[0] == region)
