@@ -17,7 +17,7 @@ from ekko.ops.watcher import dismiss, start_watched
 
 READY_LINE = b"Kafka Server started"
 POLL_S = 0.02
-ORPHAN_TIMEOUT_S = 15.0
+ORPHAN_TIMEOUT_S = 30.0
 """The watcher's own patience (10 s between SIGTERM and SIGKILL) and some more."""
 
 
