@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +19,14 @@ from ekko.streams.kafka import KafkaCluster, group
 from ekko.streams.kafka.said import log
 from ekko.streams.log import Output, Partition, Record, TopicSpec, read_all
 from tests.streams.log.steps import read_committed
+from tests.waiting import PATIENCE_S, wait_for
 
 
 @pytest.fixture
-def cluster(broker: Broker) -> KafkaCluster:
-    return KafkaCluster(broker.bootstrap)
+def cluster(broker: Broker, patient_transactions: None) -> Iterator[KafkaCluster]:
+    del patient_transactions
+    with closing(KafkaCluster(broker.bootstrap, timeout_s=60.0)) as cluster:
+        yield cluster
 
 
 def test_a_transaction_returns_the_offsets_of_its_records(cluster: KafkaCluster, topic_prefix: str) -> None:
@@ -43,26 +48,27 @@ def test_a_reader_that_waits_leaves_the_processor_alone(cluster: KafkaCluster, t
     reader = cluster.reader()
     reader.assign({Partition(topic_prefix, 0): 0})
     reader.poll(1.0)
-    before_s = time.thread_time()
-    for _ in range(100):
-        assert reader.poll(0.01) == []
-    took_s = time.thread_time() - before_s
+    took_s: list[float] = []
+    while len(took_s) < 10 and min(took_s, default=1.0) >= 0.25:  # a busy machine makes some slow, the mistake all
+        before_s = time.thread_time()
+        for _ in range(100):
+            assert reader.poll(0.01) == []
+        took_s.append(time.thread_time() - before_s)
     reader.close()
-    assert took_s < 0.25, "asked librdkafka over and over for the rest of a millisecond, it was 0.7"
+    assert min(took_s) < 0.25, "asked librdkafka over and over for the rest of a millisecond, it was 0.7"
 
 
 def test_a_reader_passes_the_marker_at_the_end(cluster: KafkaCluster, topic_prefix: str) -> None:
     cluster.create_topics([TopicSpec(topic_prefix, 1)])
     partition = Partition(topic_prefix, 0)
     cluster.transactional_writer(topic_prefix).transact([Output(partition, b"a")])
-    deadline = time.monotonic() + 30
-    while (end := cluster.bounds([partition])[partition].end) == 0:  # the marker comes after the commit's answer
-        assert time.monotonic() < deadline
+    wait_for(lambda: cluster.bounds([partition])[partition].end)  # the marker comes after the commit's answer
+    end = cluster.bounds([partition])[partition].end
     assert end == 2
     reader = cluster.reader()
     reader.assign({partition: 0})
     records: list[Record] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while reader.position(partition) < end and time.monotonic() < deadline:
         records += reader.poll(0.1)
     assert [record.offset for record in records] == [0]
@@ -76,7 +82,7 @@ def test_transactions_follow_each_other_fast(cluster: KafkaCluster, topic_prefix
     writer = cluster.transactional_writer(topic_prefix)
     writer.transact([Output(Partition(topic_prefix, 0), b"warm")])
     took_s = []
-    for _ in range(20):
+    while len(took_s) < 200 and min(took_s, default=1.0) >= 0.1:
         started = time.monotonic()
         writer.transact([Output(Partition(topic_prefix, 0), b"x")])
         took_s.append(time.monotonic() - started)
@@ -112,7 +118,7 @@ def test_offsets_that_are_gone_are_named(cluster: KafkaCluster, topic_prefix: st
     writer = cluster.writer()
     for number in range(10):
         writer.send(Output(partition, str(number).encode()))
-    assert writer.flush(10) == 0
+    assert writer.flush(120) == 0
     reader = cluster.reader()
     reader.assign({partition: 50})
     with pytest.raises(GapError, match=r"offset 50 .* 0\.\.10"):
@@ -120,7 +126,7 @@ def test_offsets_that_are_gone_are_named(cluster: KafkaCluster, topic_prefix: st
     reader.close()
 
 
-def _poll_for(reader, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
+def _poll_for(reader, seconds: float = PATIENCE_S) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         reader.poll(0.2)
@@ -138,13 +144,13 @@ def test_a_typo_in_the_topic_is_an_error_at_once(cluster: KafkaCluster) -> None:
 def test_no_broker_is_an_error_within_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         port = placeholder.getsockname()[1]
-    cluster = KafkaCluster(f"127.0.0.1:{port}", timeout_s=2)
+    cluster = KafkaCluster(f"127.0.0.1:{port}", timeout_s=1)
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match=str(port)):
         cluster.topics()
     with pytest.raises(ConnectionFailed, match=str(port)):
         cluster.transactional_writer("nobody")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 18, "each would take 10 s by default"
 
 
 def test_an_unresolvable_name_is_named() -> None:
@@ -173,7 +179,7 @@ def test_topics_are_created_once_and_deleted_for_good(cluster: KafkaCluster, top
 def test_offsets_are_told_again_after_the_broker_was_killed(tmp_path: Path) -> None:
     # Each restart begins another leader epoch, which a client that asked before does not know.
     with Broker(tmp_path) as own:
-        cluster = KafkaCluster(own.bootstrap)
+        cluster = KafkaCluster(own.bootstrap, timeout_s=60.0)
         cluster.create_topics([TopicSpec("killed", 1)])
         partition = Partition("killed", 0)
         for _ in range(3):
@@ -203,7 +209,7 @@ def test_a_client_that_is_let_go_is_gone_at_once(broker: Broker, topic_prefix: s
         for client in (*writers, *others):
             client.close()
         del client, writers, others, own
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while left := theirs & threads():  # a thread that was waited for stands there for a moment longer
             assert time.monotonic() < deadline, left
     finally:
@@ -217,7 +223,7 @@ def test_a_group_that_does_not_let_go_is_not_waited_for(
     let_go, member = threading.Event(), cluster.group(topic_prefix)
     stuck = member._consumer
     monkeypatch.setattr(group, "_LEAVE_S", 0.2)
-    monkeypatch.setattr(member, "_consumer", SimpleNamespace(close=lambda: let_go.wait(60)))
+    monkeypatch.setattr(member, "_consumer", SimpleNamespace(close=lambda: let_go.wait(120)))
     member.close()
     assert f"group {topic_prefix} does not let go" in caplog.text
     let_go.set()
@@ -241,17 +247,18 @@ def test_a_reader_that_is_assigned_a_topic_late_does_not_wait_for_librdkafka_to_
     cluster.create_topics([TopicSpec(first.topic, 1), TopicSpec(second.topic, 1)])
     cluster.transactional_writer(topic_prefix).transact([Output(first, b"a"), Output(second, b"b")])
     read_committed(cluster, [first, second], 2)
-    readers = [cluster.reader() for _ in range(3)]
-    if known == "another topic":
+    took_s: list[float] = []
+    while len(took_s) < 15 and min(took_s, default=1.0) >= 0.5:  # a busy machine makes some slow, librdkafka most
+        readers = [cluster.reader() for _ in range(3)]
+        if known == "another topic":
+            for reader in readers:
+                reader.assign({first: 0})
+                assert reader.poll(PATIENCE_S)
+        time.sleep(1.2)
         for reader in readers:
-            reader.assign({first: 0})
-            assert reader.poll(10.0)
-    time.sleep(1.2)
-    took_s = []
-    for reader in readers:
-        started = time.monotonic()
-        reader.assign({second: 0})
-        assert [record.value for record in reader.poll(10.0)] == [b"b"]
-        took_s.append(time.monotonic() - started)
-        reader.close()
+            started = time.monotonic()
+            reader.assign({second: 0})
+            assert [record.value for record in reader.poll(PATIENCE_S)] == [b"b"]
+            took_s.append(time.monotonic() - started)
+            reader.close()
     assert min(took_s) < 0.5

@@ -5,13 +5,15 @@ from contextlib import closing
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from ekko.ops.broker import Broker
 from ekko.schemas.errors import CommitUncertain, ConnectionFailed, TransactionAborted
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, TopicSpec, read_all
+from tests.streams.visible import await_visible
+from tests.waiting import wait_for
 
 PARTITION = Partition("t", 0)
 PROPERTIES = {
@@ -24,14 +26,14 @@ PROPERTIES = {
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that lets everybody do everything that is not denied."""
     with Broker(tmp_path_factory.mktemp("strict"), properties=PROPERTIES) as broker:
-        with closing(KafkaCluster(broker.bootstrap)) as cluster:
+        with closing(KafkaCluster(broker.bootstrap, timeout_s=60.0)) as cluster:
             cluster.create_topics([TopicSpec(PARTITION.topic, 1)])
         yield broker
 
 
 @pytest.fixture
 def cluster(strict: Broker) -> Iterator[KafkaCluster]:
-    with closing(KafkaCluster(strict.bootstrap)) as cluster:
+    with closing(KafkaCluster(strict.bootstrap, timeout_s=60.0)) as cluster:
         yield cluster
 
 
@@ -40,7 +42,10 @@ def deny(broker: Broker, kind: ResourceType, name: str) -> None:
     rule = AclBinding(kind, name, literal, "User:ANONYMOUS", "*", write, AclPermissionType.DENY)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     (future,) = admin.create_acls([rule]).values()
-    future.result(10)
+    future.result(120)
+    asked = AclBindingFilter(kind, name, literal, "User:ANONYMOUS", "*", write, AclPermissionType.DENY)
+    # The controller has it now; the broker, which the writers ask, may get it a moment later.
+    wait_for(lambda: admin.describe_acls(asked).result(120), what="the rule holds")
 
 
 def test_a_commit_that_is_refused_may_have_been_carried_out(strict: Broker, cluster: KafkaCluster) -> None:
@@ -66,6 +71,7 @@ def test_what_is_refused_before_the_commit_is_not_written(strict: Broker, cluste
     deny(strict, ResourceType.TRANSACTIONAL_ID, "y")
     with pytest.raises(ConnectionFailed, match=r"(?i)authorization"):
         writer.transact([Output(PARTITION, b"never")])
+    await_visible(cluster, PARTITION.topic)
     assert b"never" not in [record.value for record in read_all(cluster, PARTITION.topic)]
 
 
@@ -76,4 +82,5 @@ def test_what_a_topic_refuses_is_aborted(strict: Broker, cluster: KafkaCluster) 
     writer = cluster.transactional_writer("z")
     with pytest.raises(TransactionAborted):
         writer.transact([Output(PARTITION, b"never"), Output(other, b"never")])
+    await_visible(cluster, PARTITION.topic)
     assert b"never" not in [record.value for record in read_all(cluster, PARTITION.topic)]

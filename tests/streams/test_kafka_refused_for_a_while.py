@@ -10,6 +10,7 @@ from ekko.ops.broker import Broker
 from ekko.schemas.errors import ConnectionFailed, PublishUncertain
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, TopicSpec, Writer
+from tests.waiting import PATIENCE_S
 
 LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 PROPERTIES = {
@@ -19,7 +20,7 @@ PROPERTIES = {
     "sasl.enabled.mechanisms": "PLAIN",
 }
 PARTITION = Partition("t", 0)
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def broker_of(folder: Path, password: str) -> Broker:
@@ -29,12 +30,12 @@ def broker_of(folder: Path, password: str) -> Broker:
 
 
 @pytest.fixture
-def let_in(tmp_path: Path) -> Iterator[KafkaCluster]:
-    """A cluster with a topic, by a broker that is gone when the test begins."""
+def let_in(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaCluster]:
+    """A cluster with a topic, by a broker that is gone when the test begins; `param`: when blocks are given up, ms."""
     with broker_of(tmp_path, "right") as broker:
-        settings = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "delivery.timeout.ms": "2000"}
-        settings |= {"sasl.username": "carol", "sasl.password": "right"}
-        cluster = KafkaCluster(broker.bootstrap, settings, timeout_s=PATIENCE_S)
+        settings = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "carol"}
+        settings |= {"sasl.password": "right", "delivery.timeout.ms": str(getattr(request, "param", 2_000))}
+        cluster = KafkaCluster(broker.bootstrap, settings, timeout_s=TIMEOUT_S)
         cluster.create_topics([TopicSpec(PARTITION.topic, 1)])
     yield cluster
     cluster.close()
@@ -75,6 +76,7 @@ def goes_on(call: Callable[[], object]) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize("let_in", [15_000], indirect=True)  # time enough to be refused
 def test_what_timed_out_while_the_password_was_refused_may_be_in_the_log(let_in: KafkaCluster, tmp_path: Path) -> None:
     """It may have been sent, and its answer lost, before the connection was: librdkafka does not tell."""
     writer = let_in.writer()

@@ -11,7 +11,9 @@ from ekko.schemas.signals import Signal
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition
 from ekko.streams.manager.automatic import ProposalReader
-from tests.streams.test_monitor_process import PATIENCE_S, Signals, free_port, monitor, page
+from tests.ports import free_port
+from tests.streams.monitor_child import Clock, Signals, monitor, page
+from tests.waiting import PATIENCE_S
 
 LABELS_LATE_S = 8
 
@@ -24,15 +26,17 @@ def test_labels_that_come_late_are_judged_by_the_time_of_their_requests(
     name = signals.declare(f"{topic_prefix}-y"[-60:].lstrip("-0123456789")).name
     partition = Partition(topics.signals(name), 0)
     proposals = ProposalReader(signals.cluster, Codec(), ModelDeclaration(name))
-    broken_s, deadline = time.time(), time.monotonic() + PATIENCE_S
     with monitor(broker.bootstrap, port, "--label-delay", str(LABELS_LATE_S + 10)):
         page(port, "health")
         signals.wait_until_heard(name)
+        clock, deadline = Clock(), time.monotonic() + PATIENCE_S
+        broken_s = clock.now_s
+        clock.now_s -= LABELS_LATE_S
         while time.monotonic() < deadline:
-            event_s = time.time() - LABELS_LATE_S
-            for cohort, loss in (("live", 0.9 if event_s > broken_s else 0.5), ("baseline", 0.5)):
-                sample = Signal(name, "e", "s/1", "log_loss", loss * 99, 99, int(event_s * 1e6), cohort)
-                signals.send(Output(partition, encode(sample)))
+            for event_s in clock.ticks(-LABELS_LATE_S):
+                for cohort, loss in (("live", 0.9 if event_s > broken_s else 0.5), ("baseline", 0.5)):
+                    sample = Signal(name, "e", "s/1", "log_loss", loss * 99, 99, int(event_s * 1e6), cohort)
+                    signals.send(Output(partition, encode(sample)))
             time.sleep(0.5)
             proposal = proposals.poll()
             if proposal is not None and proposal.verdict is Verdict.CORRUPT:
