@@ -21,7 +21,7 @@ def regional_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 @pytest.fixture
 def regional(regional_broker: Broker) -> Iterator[KafkaCluster]:
     """A connection to the region's own cluster."""
-    cluster = KafkaCluster(regional_broker.bootstrap)
+    cluster = KafkaCluster(regional_broker.bootstrap, timeout_s=60.0)
     yield cluster
     cluster.close()
 
@@ -46,4 +46,4 @@ def start_fanout(broker: Broker, tmp_path: Path) -> Iterator[Start]:
     yield start
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(120)

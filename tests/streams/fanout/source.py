@@ -18,6 +18,7 @@ from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
+from tests.waiting import PATIENCE_S
 
 Sums = dict[tuple[str, int], Int32s]
 """(table, key) -> row; a zero row is an absent one."""
@@ -32,7 +33,9 @@ class Source:
         self.cluster, self.name, self.shards, self.dim = cluster, name, shards, dim
         model = ModelDeclaration(name, shards=shards, shard_groups=groups, tables=(TableDeclaration("embedding", dim),))
         region = RegionDeclaration(name, bootstrap=regional)
-        declare(cluster, Declarations((region,), (model,)), lambda region: KafkaCluster(region.bootstrap))
+        declare(
+            cluster, Declarations((region,), (model,)), lambda region: KafkaCluster(region.bootstrap, timeout_s=60.0)
+        )
         catalogue = Catalogue(cluster)
         catalogue.refresh()
         self.catalogue_end = catalogue.end
@@ -60,7 +63,7 @@ class Source:
                 published_us=time.time_ns() // 1_000,
             )
             self.send(shard, encode(block))
-        assert self._writer.flush(10.0) == 0
+        assert self._writer.flush(120) == 0
 
     def send(self, shard: int, value: bytes | None) -> None:
         """Append raw bytes to the source log."""
@@ -105,7 +108,7 @@ def check_exact(cluster: KafkaCluster, source: "Source", region: str) -> None:
 
     What is told to be settled is committed, but perhaps not yet visible in the other lane: that is waited for.
     """
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + PATIENCE_S
     while not _whole(blocks := read_lanes(cluster, source.name, region)) and time.monotonic() < deadline:
         time.sleep(0.05)
     for shard, sent in blocks.items():

@@ -20,7 +20,7 @@ from ekko.streams.publisher import Publisher
 from tests.background import in_background
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, Sums, add_rows, read_lanes, settled_epochs, sums_of
-from tests.streams.fanout.waiting import wait_for
+from tests.waiting import wait_for
 
 MODEL = "ctr"
 AWAY_S, RESUMED_S = 20.0, 30.0

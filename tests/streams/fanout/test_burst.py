@@ -10,8 +10,8 @@ from ekko.streams.log import read_all
 from ekko.streams.publisher import Publisher
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, read_lanes, settled_epochs, sums_of
-from tests.streams.fanout.waiting import wait_for
 from tests.streams.visible import await_visible
+from tests.waiting import wait_for
 
 BURST, QUEUE, KEYS = 40_000, 100, 500
 STEP = 2.0**-24

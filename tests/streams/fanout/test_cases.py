@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from ekko.ops.broker import Broker
 from ekko.schemas import topics
@@ -39,7 +39,9 @@ from tests.simulation.lanes import read_region
 from tests.simulation.truth import Truth
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
-from tests.streams.fanout.waiting import wait_for
+from tests.streams.topic_settings import lift_limit, limit_records
+from tests.streams.visible import await_visible
+from tests.waiting import wait_for
 
 MODEL, REGION, KEY = "ctr", "east", 7
 
@@ -224,13 +226,6 @@ def test_a_record_that_comes_out_of_order_is_refused() -> None:
     assert {at: len(parts) for at, parts in intake.arrivals.items()} == arrived
 
 
-def _set(broker: Broker, topic: str, setting: str, value: str) -> None:
-    entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    admin.incremental_alter_configs([resource])[resource].result(10)
-
-
 def _place(kafka: KafkaCluster, name: str) -> Callable[[], int]:
     def place() -> int:
         records = read_all(kafka, topics.fanout(name, name))
@@ -241,7 +236,7 @@ def _place(kafka: KafkaCluster, name: str) -> Callable[[], int]:
 
 
 def test_a_lane_that_refuses_its_records_moves_nothing_on(
-    kafka: KafkaCluster, broker: Broker, topic_prefix: str, start_fanout: Start
+    kafka: KafkaCluster, broker: Broker, topic_prefix: str, start_fanout: Start, tmp_path: Path
 ) -> None:
     """Case 13: the source position is committed with the lane records or not at all."""
     name, lanes = topic_prefix, [topics.lane(topic_prefix, topic_prefix, lane) for lane in Lane]
@@ -252,12 +247,15 @@ def test_a_lane_that_refuses_its_records_moves_nothing_on(
     wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [1])
     before = place()
     for lane in lanes:
-        _set(broker, lane, "max.message.bytes", "100")  # a transaction marker fits, a row does not
+        limit_records(broker.bootstrap, lane, 100)  # a transaction marker fits, a row does not
     source.publish(np.arange(10, dtype=np.uint64))
-    with pytest.raises(AssertionError):
-        wait_for(lambda: place() > before, 3)
+    refused = f"fan-out of {name}, group 0, to {name}: "
+    wait_for(lambda: refused in (tmp_path / "fanout-0.log").read_text(), what="it has tried")
+    await_visible(kafka, topics.fanout(name, name))
+    assert place() == before
+    assert settled_epochs(read_lanes(kafka, name, name)) == [1]
     for lane in lanes:
-        _set(broker, lane, "max.message.bytes", "1000000")
+        lift_limit(broker.bootstrap, lane)
     source.barrier()
-    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [2], 40)
+    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [2])
     check_exact(kafka, source, name)

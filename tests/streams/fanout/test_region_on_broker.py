@@ -15,8 +15,8 @@ from ekko.streams.catalogue.declaring import delete_model
 from ekko.streams.fanout import FanoutSettings, RegionFanout, RejectedTopic
 from ekko.streams.kafka import KafkaCluster
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
-from tests.streams.fanout.waiting import wait_for
 from tests.streams.visible import await_visible
+from tests.waiting import PATIENCE_S, wait_for
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def running(cluster: KafkaCluster, region: str, settings: FanoutSettings | None 
         yield fanout
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -60,7 +60,7 @@ def test_a_second_fan_out_takes_over_and_the_first_says_so(kafka: KafkaCluster, 
     first = RegionFanout(kafka, kafka, topic_prefix, settings=starved, clock=time.time)
     source.publish(np.arange(500, dtype=np.uint64))
     source.barrier()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) != [0, 0]:
         first.step(time.time())  # most of the rows still wait when the other one comes
         assert time.monotonic() < deadline
@@ -68,7 +68,7 @@ def test_a_second_fan_out_takes_over_and_the_first_says_so(kafka: KafkaCluster, 
         wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [1, 1])
         source.publish(np.arange(500, 600, dtype=np.uint64))
         with pytest.raises(Fenced):
-            step_for(first, 20.0)
+            step_for(first, PATIENCE_S)
         source.barrier()
         wait_for(lambda: settled_epochs(read_lanes(kafka, topic_prefix, topic_prefix)) == [2, 2])
     first.close()

@@ -14,13 +14,13 @@ from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
 from tests.streams.fanout.conftest import Start
 from tests.streams.fanout.source import Source, check_exact, read_lanes, settled_epochs
-from tests.streams.fanout.waiting import wait_for
+from tests.waiting import wait_for
 
 
 def send(cluster: KafkaCluster, topic: str, message: object, key: bytes | None = None) -> None:
     writer = cluster.writer()
     writer.send(Output(Partition(topic, 0), encode(message), key))
-    assert writer.flush(10.0) == 0
+    assert writer.flush(120) == 0
     writer.close()
 
 
@@ -45,7 +45,7 @@ def test_exact_over_two_clusters_while_the_regions_one_dies_and_comes_back(
     regional_broker.start()
     source.publish(np.arange(50, dtype=np.uint64))
     source.barrier()
-    wait_for(lambda: settled_epochs(read_lanes(regional, name, name)) == [3, 3], 60)
+    wait_for(lambda: settled_epochs(read_lanes(regional, name, name)) == [3, 3])
     check_exact(regional, source, name)
 
 
@@ -61,7 +61,7 @@ def test_catalogue_and_control_go_down_and_signals_come_up(
     send(kafka, topics.control(name), after, b"control")
     wait_for(lambda: last_value(regional, topics.control(name)) == after)
     there = Catalogue(regional)
-    there.reach(source.catalogue_end, 10.0)
+    there.reach(source.catalogue_end, 120.0)
     assert there.model(name).incarnation == source.incarnation, "the mirror keeps central offsets"
     there.close()
     signal = Signal(name, name, "store/one", "log_loss", 0.5, 10, 17)

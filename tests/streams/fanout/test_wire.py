@@ -1,6 +1,5 @@
 """What crosses the link is counted as it crosses it: against a proxy that counts every byte."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from ekko.streams.fanout.wire import WireMeter
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, TopicSpec
 from tests.network.link import FarBroker
+from tests.waiting import wait_for
 
 
 def test_estimates_and_corrections_add_up_to_what_was_counted() -> None:
@@ -50,18 +50,18 @@ def test_the_writer_counts_what_the_link_carries(tmp_path: Path) -> None:
         near.create_topics([TopicSpec("lane", 1)])
         writer = KafkaCluster(far.link.bootstrap).transactional_writer("counted", thin_link=True)
         writer.transact([Output(Partition("lane", 0), b"begin")])
-        time.sleep(0.3)
-        writer.transact([Output(Partition("lane", 0), b"count")])
         counted, carried, encoded = writer.wire_bytes, far.link.carried().up, 0
         for _ in range(40):
             value = (random_.normal(size=(200, 64)) * 20_000).astype(np.int32).tobytes()
             encoded += len(value)
             writer.transact([Output(Partition("lane", 0), value)])
-        time.sleep(0.3)
-        writer.transact([Output(Partition("lane", 0), b"end")])
-        counted, carried = writer.wire_bytes - counted, far.link.carried().up - carried
+
+        def agree() -> bool:  # the cluster's own administrative client talks over the link, too
+            writer._producer.poll(0.1)  # which takes counts in
+            return writer.wire_bytes - counted == pytest.approx(far.link.carried().up - carried, rel=0.02)
+
+        wait_for(agree)
+        counted = writer.wire_bytes - counted
         writer.close()
         near.close()
-    # The cluster's own administrative client talks over the link, too.
-    assert counted == pytest.approx(carried, rel=0.02)
-    assert counted < 0.85 * encoded
+    assert 0 < counted < 0.85 * encoded

@@ -17,6 +17,7 @@ from ekko.streams.log import Cluster, Output, Partition, read_all
 from ekko.streams.memory.log import Fate, Faults
 from ekko.streams.publisher import Publisher
 from tests.streams.visible import await_visible
+from tests.waiting import PATIENCE_S
 
 USERS, WIDE = TableDeclaration("users", dim=4), TableDeclaration("wide", dim=64)
 STEP = 2.0**-24
@@ -53,7 +54,7 @@ def ones(count: int, dim: int = 4) -> np.ndarray:
 
 def publish_until(publisher: Publisher, expected: Callable[[Exception], bool]) -> None:
     """Publish till it raises what is expected; what comes before (on Kafka, the missing topic) is passed over."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
             publisher.publish("users", [1], ones(1))
@@ -95,5 +96,5 @@ def roll_back(cluster: Cluster, publisher: Publisher, generation: int) -> None:
     partition = Partition(topics.control(publisher.model.name), 0)
     writer = cluster.writer()
     writer.send(Output(partition, encode(barrier), b"control"))
-    assert writer.flush(10) == 0
+    assert writer.flush(120) == 0
     writer.close()

