@@ -89,7 +89,8 @@ def pressure_of(seed: int) -> Pressure:
 class PacingWorld:
     """One shard, a region's fan-outs, and time in steps."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pressure_s: float = PRESSURE_S) -> None:
+        self._pressure_s = pressure_s
         self.pressure, self.now_s, self.epoch, self.deaths = pressure_of(seed), 1_000.0, 0, 0
         self._history = random.Random(f"history {seed}")
         self._rng, self._random = random.Random(seed), np.random.default_rng(seed)
@@ -123,7 +124,7 @@ class PacingWorld:
     def run(self) -> None:
         """Pressure first, then none until all has arrived; every step is checked, and in the end everything."""
         next_epoch_s = self.now_s + self.pressure.epoch_s
-        for turn in range(round(PRESSURE_S / STEP_S)):
+        for turn in range(round(self._pressure_s / STEP_S)):
             self._publish(CROWD + self._random.choice(CROWD, self.pressure.burst, replace=False), 3_000)
             self._publish(np.array([GROWER]), 3_000)
             if turn % 25 == 10:

@@ -132,7 +132,6 @@ def recomputation_reads_the_first_epoch_only() -> Any:
 
 
 MUTATIONS: dict[Callable[[], Any], int] = {
-    nothing_goes_by_age: 0,
     transactions_have_no_bound: 0,
     nothing_is_paid: 0,
     nothing_is_lifted: 0,

@@ -8,9 +8,10 @@ import pytest
 
 from ekko.schemas.errors import EkkoError
 from tests.simulation.pacing import PacingWorld, pressure_of
-from tests.simulation.pacing_mutations import MUTATIONS
+from tests.simulation.pacing_mutations import MUTATIONS, nothing_goes_by_age
 
 SEEDS = 16
+LONG_S = 20.0
 SEEDS_A_MUTATION = 32
 
 
@@ -31,6 +32,13 @@ def test_the_seeds_differ_in_all_that_matters() -> None:
     assert {pressure.instances for pressure in seen} == {1, 2}
     assert len({pressure.bound for pressure in seen}) == 2
     assert any(pressure.kills and pressure.instances == 2 for pressure in seen)
+
+
+def test_a_small_change_gets_through_however_long_larger_ones_come() -> None:
+    """Larger ones come for twice as long as it may wait, so that whoever lets it wait for their end is found out."""
+    PacingWorld(0, LONG_S).run()
+    with nothing_goes_by_age(), pytest.raises(AssertionError, match=r"small change waited \d\d\.\d s"):
+        PacingWorld(0, LONG_S).run()
 
 
 @pytest.mark.timeout(600)
