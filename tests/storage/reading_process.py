@@ -3,6 +3,7 @@
 Run: python -m tests.storage.reading_process FOLDER KEYS [AS_OF]
 """
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -10,9 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from ekko.storage.client.local_store import LocalStore
+from ekko.storage.engine import patience
+
+ENOUGH = 2_000
+
+
+def enough(folder: Path, pid: int) -> Path:
+    """A file that is there once this process has read some rows."""
+    return folder.with_name(f"{folder.name}-{pid}-has-read-enough")
 
 
 def main(folder: Path, count: int, as_of: int | None) -> None:
+    patience._PATIENCE_S = 60.0  # a writer that is kept waiting is not dead
     store = LocalStore(folder, "ctr")
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
@@ -25,6 +35,8 @@ def main(folder: Path, count: int, as_of: int | None) -> None:
         keys = random.integers(0, count, 1000).astype(np.uint64)
         rows = store.lookup("embedding", keys, as_of).rows
         read += len(rows)
+        if read == ENOUGH:
+            enough(folder, os.getpid()).touch()
         torn += int((rows != rows[:, :1]).any(axis=1).sum())
         changed += 0 if first is None else int((rows != first[keys.astype(np.int64)]).any(axis=1).sum())
     store.close()

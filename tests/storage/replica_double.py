@@ -55,7 +55,7 @@ class ReplicaDouble:
         if generation is not None and len(self.state.voids) < generation:
             raise NotReady("not undone yet")
         self.begun += 1
-        self.hang.wait(10)
+        self.hang.wait(120)
         self.asked.append(len(keys))
         declared = self.model(model).table(table)
         if not self.is_ready:

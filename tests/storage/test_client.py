@@ -20,6 +20,12 @@ from tests.storage.replica_double import TABLES, ReplicaDouble, serving
 
 EMBEDDING, BIAS = TABLES
 DEAD = "127.0.0.1:1"
+PATIENT_S = 60.0
+"""Longer than any machine keeps a store waiting that answers at all."""
+
+
+def client_of(*stores: str) -> StoreClient:
+    return StoreClient("east", "ctr", stores=stores, timeout_s=PATIENT_S)
 
 
 def expected(keys: np.ndarray) -> np.ndarray:
@@ -31,7 +37,7 @@ def expected(keys: np.ndarray) -> np.ndarray:
 def test_values_are_initialiser_plus_row_and_absent_keys_are_told() -> None:
     replica = ReplicaDouble()
     keys = np.array([8, 2**64 - 1, 1, 8], np.uint64)
-    with serving(replica) as address, StoreClient("east", "ctr", stores=[address]) as client:
+    with serving(replica) as address, client_of(address) as client:
         rows = client.lookup("embedding", keys)
         bias = client.lookup("bias", [1, 77])
     assert rows.found.tolist() == [True, False, True, True]
@@ -45,7 +51,7 @@ def test_values_are_initialiser_plus_row_and_absent_keys_are_told() -> None:
 def test_no_keys_and_more_keys_than_one_request_may_carry() -> None:
     replica = ReplicaDouble()
     keys = np.arange(MAX_LOOKUP_KEYS + 10, dtype=np.uint64)[::-1].copy()
-    with serving(replica) as address, StoreClient("east", "ctr", stores=[address], timeout_s=5) as client:
+    with serving(replica) as address, client_of(address) as client:
         assert client.lookup("embedding", []).values.shape == (0, 3)
         np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
         assert client.state() == replica.state
@@ -55,7 +61,7 @@ def test_no_keys_and_more_keys_than_one_request_may_carry() -> None:
 def test_the_state_of_a_store_that_is_not_ready_is_an_error_of_ours() -> None:
     replica = ReplicaDouble()
     replica.is_ready = False
-    with serving(replica) as address, StoreClient("east", "ctr", stores=[address]) as client:
+    with serving(replica) as address, client_of(address) as client:
         client.declaration()
         with pytest.raises(NotReady):
             client.state()
@@ -70,10 +76,16 @@ def test_keys_that_would_become_others_are_refused(keys: object) -> None:
 
 def test_unknown_names_are_told_and_not_retried() -> None:
     with serving(ReplicaDouble()) as address:
-        with StoreClient("east", "ctr", stores=[address]) as client, pytest.raises(ConfigurationError) as caught:
+        with (
+            client_of(address) as client,
+            pytest.raises(ConfigurationError) as caught,
+        ):
             client.lookup("nope", [1])
         assert "embedding, bias" in caught.value.hint
-        with StoreClient("east", "nope", stores=[address]) as client, pytest.raises(ConfigurationError, match="nope"):
+        with (
+            StoreClient("east", "nope", stores=[address]) as client,
+            pytest.raises(ConfigurationError, match="nope"),
+        ):
             client.lookup("embedding", [1])
     with pytest.raises(ConfigurationError, match="no stores"):
         StoreClient("east", "ctr", stores="127.0.0.1:7070")
@@ -84,10 +96,13 @@ def test_a_dead_and_a_starting_store_are_passed_over() -> None:
     starting.is_ready = False
     keys = np.array([1, 2], np.uint64)
     with serving(starting) as first, serving(good) as second:
-        with StoreClient("east", "ctr", stores=[DEAD, first, second]) as client:
+        with client_of(DEAD, first, second) as client:
             for _ in range(3):
                 np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
-        with StoreClient("east", "ctr", stores=[first]) as client, pytest.raises(NotReady, match="still reading"):
+        with (
+            client_of(first) as client,
+            pytest.raises(NotReady, match="still reading"),
+        ):
             client.lookup("embedding", keys)
 
 
@@ -96,10 +111,10 @@ def test_a_hanging_store_leaves_time_for_another() -> None:
     hanging.hang.clear()
     keys = np.array([1, 2], np.uint64)
     with serving(hanging) as first, serving(good) as second:
-        with StoreClient("east", "ctr", stores=[first, second], timeout_s=4.0) as client:
+        with StoreClient("east", "ctr", stores=[first, second], timeout_s=12.0) as client:
             begun = time.monotonic()
             np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
-            assert time.monotonic() - begun < 4.0
+            assert time.monotonic() - begun < 12.0
             assert hanging.begun == 1
             client.lookup("embedding", keys)
             assert hanging.begun == 1, "it is asked last for a while"
@@ -109,7 +124,7 @@ def test_a_hanging_store_leaves_time_for_another() -> None:
 def test_a_restarted_store_is_found_again() -> None:
     replica = ReplicaDouble()
     with serving(replica) as address:
-        client = StoreClient("east", "ctr", stores=[address])
+        client = client_of(address)
         client.lookup("embedding", [1])
     with pytest.raises(ConnectionFailed, match=address):
         client.lookup("embedding", [1])
@@ -120,7 +135,10 @@ def test_a_restarted_store_is_found_again() -> None:
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":7070", "host:port"])
 def test_an_address_that_is_none_is_told(address: str) -> None:
-    with StoreClient("east", "ctr", stores=[address]) as client, pytest.raises(ConfigurationError, match=address):
+    with (
+        client_of(address) as client,
+        pytest.raises(ConfigurationError, match=address),
+    ):
         client.lookup("embedding", [1])
 
 
@@ -136,17 +154,20 @@ def test_what_answers_but_is_no_store() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with StoreClient("east", "ctr", stores=[f"{host}:{port}"]) as client, pytest.raises(ConnectionFailed) as caught:
+        with (
+            StoreClient("east", "ctr", stores=[f"{host}:{port}"], timeout_s=10.0) as client,
+            pytest.raises(ConnectionFailed) as caught,
+        ):
             client.declaration()
         assert f"store {host}:{port} did not answer" in caught.value.message
-        thread.join(10)
+        thread.join(120)
 
 
 def test_threads_share_a_client() -> None:
     keys = np.arange(500, dtype=np.uint64)
     with (
         serving(ReplicaDouble()) as address,
-        StoreClient("east", "ctr", stores=[address], timeout_s=10) as client,
+        client_of(address) as client,
         ThreadPoolExecutor(24) as pool,
     ):
         answers = list(pool.map(lambda start: client.lookup("embedding", keys[start:]).values, range(200)))
@@ -159,7 +180,7 @@ def test_members_are_followed_and_keys_go_to_whom_they_belong() -> None:
     keys = np.arange(40, dtype=np.uint64)
     with serving(low) as first, serving(high) as second:
         low.region_members = high.region_members = [low.member(first), high.member(second)]
-        with StoreClient("east", "ctr", stores=[first]) as client:
+        with client_of(first) as client:
             rows = client.lookup("embedding", keys)
     np.testing.assert_array_equal(rows.values, expected(keys))
     assert sorted(rows.state.shards) == [0, 1, 2, 3]
@@ -173,7 +194,7 @@ def test_a_shard_that_nobody_holds_is_named() -> None:
     with serving(low) as first:
         low.region_members = [low.member(first)]
         with (
-            StoreClient("east", "ctr", stores=[first]) as client,
+            client_of(first) as client,
             pytest.raises(NotReady, match=r"shard\(s\) \[[23]\]"),
         ):
             client.lookup("embedding", keys)
@@ -187,14 +208,14 @@ def test_one_half_lost_is_taken_over_by_the_replica_that_holds_all() -> None:
             members = [low.member(first), high.member(second), whole.member(third)]
             for replica in (low, high, whole):
                 replica.region_members = members
-            client = StoreClient("east", "ctr", stores=[first])
+            client = client_of(first)
             client.lookup("embedding", keys)
         np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
         client.close()
 
 
 def test_a_state_that_one_replica_lacks_is_asked_of_another() -> None:
-    with serving(ReplicaDouble()) as first, StoreClient("east", "ctr", stores=[first]) as client:
+    with serving(ReplicaDouble()) as first, client_of(first) as client:
         assert client.lookup("bias", [2], as_of=3).values.tolist() == [[6 * 2.0**-16]]
         with pytest.raises(StateUnavailable, match="not complete at 6 yet"):
             client.lookup("bias", [2], as_of=6)
@@ -202,7 +223,7 @@ def test_a_state_that_one_replica_lacks_is_asked_of_another() -> None:
 
 def test_checksums_latencies_and_reports() -> None:
     replica = ReplicaDouble()
-    with serving(replica) as address, StoreClient("east", "ctr", stores=[address]) as client:
+    with serving(replica) as address, client_of(address) as client:
         assert client.checksum("bias", as_of=1).checksum == 2**63 + 1
         assert client.latency().express.p99 == 1.5
         client.report("requests", 120, count=120, cohort="baseline")
@@ -214,5 +235,5 @@ def test_checksums_latencies_and_reports() -> None:
 def test_a_serving_process_loads_neither_kafka_nor_faust_nor_rocksdb() -> None:
     heavy = "('confluent_kafka', 'faust', 'rocksdict')"
     code = f"import ekko.storage.client, sys; print([module for module in {heavy} if module in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     assert done.stdout.strip() == "[]"

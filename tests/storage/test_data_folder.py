@@ -20,7 +20,9 @@ def test_a_folder_that_cannot_be_made_is_told_with_its_option(tmp_path: Path, na
         FolderLock(folder, "replica a")
     assert "--data" in store.value.hint
     ekko = Path(sys.executable).with_name("ekko")
-    broker = subprocess.run([ekko, "broker", "--data", folder], capture_output=True, text=True, timeout=60, check=False)
+    broker = subprocess.run(
+        [ekko, "broker", "--data", folder], capture_output=True, text=True, timeout=180, check=False
+    )
     assert broker.returncode == 1
     assert "cannot be used as a data folder" in broker.stderr.splitlines()[0]
     with pytest.raises(ConfigurationError, match=r"cannot be used as a data folder") as demo:

@@ -114,11 +114,11 @@ def test_a_local_store_that_is_away_is_not_looked_for_at_every_lookup(
 
 
 def test_asking_for_members_does_not_outlast_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ekko.storage.client.replicas._REFRESH_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("ekko.storage.client.replicas._REFRESH_TIMEOUT_S", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         host, port = hanging.getsockname()
         with StoreClient("east", "ctr", stores=[f"{host}:{port}"], timeout_s=0.2) as client:
             begun = time.monotonic()
             with pytest.raises(ConnectionFailed):
                 client.declaration()
-            assert time.monotonic() - begun < 2.0
+            assert time.monotonic() - begun < 30.0

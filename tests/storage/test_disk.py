@@ -154,7 +154,7 @@ def test_a_helper_that_died_with_a_request_half_sent_can_be_closed() -> None:
     assert helper.stdin is not None
     helper.stdin.write(b"half a requ")
     os.kill(helper.pid, signal.SIGKILL)
-    helper.wait(30)
+    helper.wait(120)
     builder.close()
     builder.close()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ekko.schemas.hashing import UInt64s
 from ekko.storage.engine.index import KeyIndex, index_columns
 from ekko.storage.engine.memory import Segment
+from tests.waiting import wait_for
 
 CAPACITY = 200_000
 
@@ -92,6 +93,9 @@ def test_a_reader_never_misses_a_key_while_pages_split() -> None:
     reader.start()
     for start in range(1_000, len(keys), 500):
         insert(index, keys[start : start + 500], start)
+        if start % 5_000 == 0:  # the reader has its turn, too
+            turns = len(missed)
+            wait_for(lambda turns=turns: len(missed) > turns)  # type: ignore[misc]
     stop.set()
     reader.join()
     assert len(missed) > 5

@@ -42,7 +42,9 @@ def test_a_row_is_never_older_than_the_position_told_with_it(tmp_path: Path) -> 
         reader.start()
         local = LocalStore(tmp_path, "ctr")
         try:
-            for position in range(1, 101):
+            position = 0
+            while position < 100 or len(seen) <= 100:
+                position += 1
                 store.apply("embedding", position // 30, position // 30, keys_of(1), uniform_deltas(1))
                 store.publish(at(store, position), serving=True)
                 assert look(local) == (position, position)
@@ -52,9 +54,8 @@ def test_a_row_is_never_older_than_the_position_told_with_it(tmp_path: Path) -> 
             done.set()
             reader.join()
             local.close()
-        assert len(seen) > 100
         assert all(value >= position for value, position in seen), "older than told"
         assert seen == sorted(seen), "it went back"
     with opened(tmp_path / "replica" / "store") as store:
-        assert store.state.shards[0].contiguous == 100
-        assert (store.lookup("embedding", keys_of(1))[0] == 100).all()
+        assert store.state.shards[0].contiguous == position
+        assert (store.lookup("embedding", keys_of(1))[0] == position).all()

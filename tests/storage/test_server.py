@@ -111,7 +111,7 @@ def test_bytes_that_are_no_http_are_refused(replica: ReplicaDouble, number: str)
 def raw(address: str, request_line: str) -> tuple[int, bytes]:
     """Send bytes that no client library would, and return status and body."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as link:
+    with socket.create_connection((host, int(port)), timeout=60) as link:
         link.sendall(request_line.encode() + b"\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         head, _, body = link.makefile("rb").read().partition(b"\r\n\r\n")
     return int(head.split()[1]), body
