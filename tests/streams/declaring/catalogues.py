@@ -26,4 +26,4 @@ def of(model: ModelDeclaration, *regions: str) -> Declarations:
 def put(cluster: Cluster, partition: Partition, value: bytes) -> None:
     writer = cluster.writer()
     writer.send(Output(partition, value))
-    assert writer.flush(10) == 0
+    assert writer.flush(120) == 0

@@ -169,7 +169,7 @@ def test_reach_ends_with_an_error_in_time(cluster: MemoryCluster) -> None:
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match="catalogue offset 7 was not reached within"):
         catalogue.reach(7, timeout_s=0.05)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9, "ten seconds by default"
 
 
 def test_without_a_catalogue_there_is_a_clear_error() -> None:

@@ -31,13 +31,14 @@ def log(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Trim]]:
         yield memory, memory.broker.trim
         return
     bootstrap = request.getfixturevalue("broker").bootstrap
+    request.getfixturevalue("patient_transactions")
     admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def trim(partition: Partition, offset: int) -> None:
         (future,) = admin.delete_records([TopicPartition(partition.topic, partition.number, offset)]).values()
-        future.result(10)
+        future.result(120)
 
-    cluster = KafkaCluster(bootstrap)
+    cluster = KafkaCluster(bootstrap, timeout_s=60.0)
     yield cluster, trim
     cluster.close()
 

@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 from ekko.schemas.errors import QueueFull, TransactionAborted
 from ekko.streams.log import Cluster, Output, Partition, Reader, Record, TransactionalWriter, Writer, read_range
+from tests.waiting import PATIENCE_S
 
 Trim = Callable[[Partition, int], None]
 """Lets retention pass by on a partition, up to an offset."""
-
-PATIENCE_S = 30.0
-"""For what happens at once on an idle machine."""
 
 
 def write(cluster: Cluster, topic: str, values: list[bytes | None], number: int = 0) -> list[int]:

@@ -7,12 +7,12 @@ import pytest
 from ekko.schemas.errors import GapError
 from ekko.streams.log import Cluster, Partition, Reader, read_all, read_range
 from tests.streams.log.steps import (
-    PATIENCE_S,
     Trim,
     drain,
     poll_until_error,
     write,
 )
+from tests.waiting import PATIENCE_S
 
 
 def test_a_position_below_what_retention_left_is_a_gap(cluster: Cluster, trim: Trim, topic: str) -> None:

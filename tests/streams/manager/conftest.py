@@ -53,7 +53,7 @@ class World:
     def write(self, partition: Partition, value: bytes | None, key: bytes | None = None) -> None:
         writer = self.cluster.writer()
         writer.send(Output(partition, value, key))
-        assert writer.flush(10) == 0
+        assert writer.flush(120) == 0
         writer.close()
 
     def settle(self) -> None:
@@ -102,7 +102,7 @@ def world(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[World]:
         return
     request.getfixturevalue("kafka")  # deletes what the test declares
     bootstrap = request.getfixturevalue("broker").bootstrap
-    world = World(lambda: KafkaCluster(bootstrap), topic_prefix[:60])
+    world = World(lambda: KafkaCluster(bootstrap, timeout_s=60.0), topic_prefix[:60])
     yield world
     world.cluster.close()
 

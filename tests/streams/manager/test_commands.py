@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from ekko.ops.broker import Broker
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.manager.history import read_states
+from tests.waiting import wait_for
 
 from .conftest import World
 
@@ -25,7 +26,7 @@ EKKO = [str(Path(sys.executable).with_name("ekko"))]
 @pytest.fixture
 def world(broker: Broker, kafka: KafkaCluster, topic_prefix: str) -> World:
     assert kafka is not None  # deletes what the test declares
-    return World(lambda: KafkaCluster(broker.bootstrap), topic_prefix[:60])
+    return World(lambda: KafkaCluster(broker.bootstrap, timeout_s=60.0), topic_prefix[:60])
 
 
 @contextmanager
@@ -36,14 +37,7 @@ def manager(bootstrap: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
+        process.wait(120)
 
 
 def test_a_manager_that_is_killed_is_followed_by_the_next_one(world: World, broker: Broker) -> None:
@@ -55,7 +49,7 @@ def test_a_manager_that_is_killed_is_followed_by_the_next_one(world: World, brok
             enough = states() + 3
             wait_for(lambda enough=enough: states() >= enough)  # type: ignore[misc]
             os.kill(process.pid, signal.SIGKILL if round_number < 3 else signal.SIGTERM)
-            code = process.wait(60)
+            code = process.wait(120)
     assert code == 0
     epochs = world.epochs()
     assert epochs == [list(range(1, len(epochs[0]) + 1))] * 3
@@ -84,7 +78,7 @@ def test_managers_that_are_paused_anywhere_leave_every_shard_alike(world: World,
         wait_for(lambda: newest() >= after + 2)
         for process in (one, other):
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(120) == 0
     shards = world.barriers()
     assert shards == [shards[0]] * 3, "epoch, voids, generation and all else"
     assert [barrier.epoch for barrier in shards[0]] == list(range(1, len(shards[0]) + 1))
@@ -96,19 +90,19 @@ def test_states_are_listed_with_each_regions_completeness(world: World, broker: 
     with manager(broker.bootstrap):
         wait_for(lambda: len(read_states(world.cluster, world.codec, world.model)) >= 2)
     run = [*EKKO, "states", world.model.name, "--bootstrap", broker.bootstrap]
-    listed = subprocess.run([*run, "--json"], check=True, capture_output=True, text=True, timeout=60).stdout
+    listed = subprocess.run([*run, "--json"], check=True, capture_output=True, text=True, timeout=180).stdout
     lines = [json.loads(line) for line in listed.splitlines()]
     assert [line["state"] for line in lines[:2]] == [1, 2]
     assert lines[0]["verdict"] == "candidate"
     assert lines[0]["regions"][region.name] == "no replica of shards 0,1,2"
-    table = subprocess.run(run, check=True, capture_output=True, text=True, timeout=60).stdout
+    table = subprocess.run(run, check=True, capture_output=True, text=True, timeout=180).stdout
     assert "verdict" in table
     assert "candidate" in table
     missing = subprocess.run(
         [*EKKO, "states", "nobody", "--bootstrap", broker.bootstrap],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert missing.returncode == 1

@@ -27,8 +27,8 @@ def test_all_regions_are_waited_for_no_longer_than_the_time_out() -> None:
     names = [f"r{number}" for number in range(10, 60)]
     regions.follow({name: RegionDeclaration(name, incarnation=1) for name in names})
     started = time.monotonic()
-    assert regions.wait(0.3) == names
-    assert 0.3 <= time.monotonic() - started < 7.5, "one after the other, they take 15 s"
+    assert regions.wait(1.0) == names
+    assert 1.0 <= time.monotonic() - started < 25, "one after the other, they take 50 s"
     regions.close()
 
 
@@ -48,7 +48,7 @@ class Announcing:
     def listen(self) -> None:
         self.regions.follow({self.region.name: self.region})
         self.regions.start()
-        assert self.regions.wait(60) == []
+        assert self.regions.wait(120) == []
 
     def addresses(self) -> dict[str, str]:
         return {member.replica: member.address for member in self.regions.now()[self.region.name].members}
@@ -81,7 +81,7 @@ def test_an_announcement_of_newer_software_hides_nobody(announcing: Announcing) 
     announcing.listen()
     assert announcing.addresses() == {"a": "host:1"}
     announcing.announce("a", "host:3")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while announcing.addresses() != {"a": "host:3"}:
         assert time.monotonic() < deadline
         announcing.regions.await_news(1.0)
@@ -96,7 +96,7 @@ def test_who_waits_for_announcements_is_woken_by_one(announcing: Announcing) -> 
     assert time.monotonic() - started >= 0.19, "what was taken notice of is no news"
     writing = threading.Timer(0.2, announcing.announce, ("a", "host:2"))
     writing.start()
-    announcing.regions.await_news(60.0)
+    announcing.regions.await_news(120.0)
     assert announcing.addresses() == {"a": "host:2"}
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     writing.join()
