@@ -24,6 +24,7 @@ from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition
+from tests.streams.visible import await_visible
 
 TABLES = (TableDeclaration("embedding", 4), TableDeclaration("bias", 1))
 REGION = "east"
@@ -134,10 +135,11 @@ class Lanes:
         )
 
     def trim(self, partition: Partition, offset: int) -> None:
-        """What retention does: records before `offset` are gone."""
+        """What retention does: records before `offset` are gone. None that is open is ever deleted, so none is."""
+        await_visible(self.cluster, partition.topic)
         admin = AdminClient({"bootstrap.servers": self._bootstrap})
         (future,) = admin.delete_records([TopicPartition(*partition, offset)]).values()
-        future.result(10)
+        future.result(120)
 
     def truth(self, table: str = "embedding", before_epoch: int | None = None) -> dict[int, list[int]]:
         """Rows of a store that never saw what is void; zero rows are absent."""
@@ -186,7 +188,7 @@ class Replica:
 
     def settle(self, flush: bool = False) -> None:
         """Step until everything in the log is dealt with; time stands still, so only what is urgent is flushed."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         quiet = 0
         while quiet < 3:
             assert time.monotonic() < deadline, "never quiet"

@@ -15,8 +15,9 @@ from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output
 from tests.streams.lanes_by_hand import Lanes, Replica
 from tests.streams.store.conftest import Start
-from tests.streams.store.test_store_process import caught_up, floats, served
+from tests.streams.store.test_store_process import caught_up, floats, members, served
 from tests.streams.store_child import StoreChild
+from tests.waiting import PATIENCE_S
 
 EXPRESS, BULK = Lane.EXPRESS, Lane.BULK
 MIB = 1 << 20
@@ -25,14 +26,14 @@ MIB = 1 << 20
 def abort_something(broker: Broker, lanes: Lanes) -> None:
     """The last offsets of every lane are records of an aborted transaction, and its marker."""
     producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": f"aborts.{lanes.model.name}"})
-    producer.init_transactions(30)
+    producer.init_transactions(120)
     producer.begin_transaction()
     for lane in Lane:
         for shard in range(lanes.model.shards):
             for _ in range(3):
                 producer.produce(lanes.partition(lane, shard).topic, b"never committed", partition=shard)
-    producer.flush(30)
-    producer.abort_transaction(30)
+    producer.flush(120)
+    producer.abort_transaction(120)
 
 
 def test_a_start_waits_for_no_offset_that_nobody_can_read(broker: Broker, lanes: Lanes, start: Start) -> None:
@@ -79,7 +80,7 @@ def test_a_backlog_far_larger_than_every_buffer_is_caught_up(broker: Broker, top
         begun = time.monotonic()
         while not replica.applier.ready:
             replica.applier.step(time.monotonic(), 0.1)
-            assert time.monotonic() - begun < 60, "it hangs"
+            assert time.monotonic() - begun < 300, "it hangs"
         assert sum(position.contiguous for position in replica.applier.state.shards.values()) == 2_000
         assert replica.rows() == lanes.truth()
         replica.kill()
@@ -107,13 +108,11 @@ def test_replicas_on_one_volume_join_and_leave(
         return child
 
     def progress(*holders: StoreChild) -> None:
-        """Every shard gets a block, and whoever holds it applies it within a minute."""
-        begun = time.monotonic()
+        """Every shard gets a block, and whoever holds it applies it in the end."""
         lanes.write(*(lanes.rows_block(EXPRESS, shard, lanes.keys(shard, 1), one) for shard in range(32)))
         for child in holders:
             child.wait_ready(lanes.model.name)
-            child.wait("applied", lambda child=child: caught_up(child, lanes), 60)  # type: ignore[misc]
-        assert time.monotonic() - begun < 60
+            child.wait("applied", lambda child=child: caught_up(child, lanes))  # type: ignore[misc]
 
     children: list[StoreChild] = []
     one = np.ones((1, 4), np.int32)
@@ -139,7 +138,7 @@ def test_replicas_on_one_volume_join_and_leave(
 
 def served_by(child: StoreChild, lanes: Lanes, shards: range) -> dict[int, list[float]]:
     keys = np.concatenate([lanes.keys(shard, 1) for shard in shards])
-    with child.client(lanes.model.name, timeout_s=10.0) as client:
+    with child.client(lanes.model.name) as client:
         return dict(zip(keys.tolist(), client.lookup("embedding", keys).values.tolist(), strict=True))
 
 
@@ -158,7 +157,7 @@ def test_a_damaged_folder_is_named_and_made_anew_only_from_a_log_that_reaches_ba
         data[len(data) // 3] ^= 1
         file.write_bytes(data)
     hurt = start()
-    assert hurt.process.wait(30) == 1
+    assert hurt.process.wait(120) == 1
     said = hurt.log.read_text()
     assert f"store {tmp_path / 'store'}" in said
     assert "move the folder away" in said
@@ -175,13 +174,20 @@ def test_a_damaged_folder_is_named_and_made_anew_only_from_a_log_that_reaches_ba
     assert "offsets are gone" in halted[f"{lanes.model.name}/0"]
 
 
+def flushes(lanes: Lanes) -> set[int]:
+    """Positions of shard 0 that were told to be on disk, but for an empty store's."""
+    durable = [state for member in members(lanes) for state in member.durable if state.model == lanes.model.name]
+    return {state.shards[0].contiguous for state in durable} - {0}
+
+
 def test_rows_over_http_are_never_older_than_the_position_told_with_them(lanes: Lanes, start: Start) -> None:
     """Case 27: through flushes every two seconds and one at the end, the row tells what its position says."""
     child = start()
     child.wait_ready(lanes.model.name)
-    key, seen, until = lanes.keys(0, 1), [], time.monotonic() + 4.5
-    with child.client(lanes.model.name, timeout_s=10.0) as client:
-        while time.monotonic() < until:
+    key, seen, deadline = lanes.keys(0, 1), [], time.monotonic() + 2 * PATIENCE_S
+    with child.client(lanes.model.name) as client:
+        while lanes.seqs[0] <= 10 or len(flushes(lanes)) < 3:
+            assert time.monotonic() < deadline
             lanes.write(lanes.rows_block(EXPRESS if len(seen) % 3 else BULK, 0, key, np.ones((1, 4), np.int32)))
             for _ in range(5):
                 rows = client.lookup("embedding", key)
@@ -211,6 +217,6 @@ def test_memory_does_not_grow_with_partitions(broker: Broker, kafka: KafkaCluste
                 some = range(first, first + 8)
                 wide.write(*(wide.rows_block(lane, shard, keys[shard], deltas) for shard in some))
         wide.mark(wide.barrier())
-    child.wait("applied", lambda: caught_up(child, wide), 60)
+    child.wait("applied", lambda: caught_up(child, wide))
     assert process.memory_info().rss - before < 64 * MIB
     wide.close()

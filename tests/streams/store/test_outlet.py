@@ -124,6 +124,5 @@ def test_a_store_whose_writers_fail_serves_on_and_says_so(
             assert running.health()[0] == 200
         running.wait(lambda: told not in running.health()[1].get("problems", ()))
     finally:
-        running.stop.set()
-        running.thread.join(60)
+        running.end()
     assert running.ended_by is None
