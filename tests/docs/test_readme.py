@@ -95,10 +95,10 @@ def command(words: str) -> list[str]:
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 def eventually(what: str, look: Callable[[], bool]) -> None:

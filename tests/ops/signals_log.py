@@ -23,7 +23,7 @@ class Log(MemoryCluster):
         self.now_s = now_s
         writer = self.writer()
         writer.send(Output(Partition(topic, 0), value))
-        writer.flush(1.0)
+        writer.flush(60.0)
 
     def verdict(self, now_s: float, verdict: Verdict) -> None:
         self.write(now_s, topics.signals("m"), encode(to_signal("m", Judgement(verdict, now_s - 3, "log_loss"))))

@@ -70,7 +70,7 @@ def broker(built: Builder, tmp_path: Path) -> Iterator[str]:
         assert address, (tmp_path / "log").read_text()
         yield address
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()

@@ -30,7 +30,7 @@ class Log(MemoryCluster):
     def write(self, *values: bytes) -> None:
         for value in values:
             self._writer.send(Output(PARTITION, value))
-        self._writer.flush(1.0)
+        self._writer.flush(60.0)
 
     def say(self, metric: str, source: str, model: str = MODEL) -> None:
         event_us = int((self.now_s - self.behind_s) * 1e6)

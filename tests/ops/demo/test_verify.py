@@ -66,7 +66,7 @@ class Log(MemoryCluster):
         writer = self.writer()
         for shard, value in records.items():
             writer.send(Output(Partition(topics.deltas("m"), shard), value))
-        writer.flush(1.0)
+        writer.flush(60.0)
 
 
 class Replica:

@@ -42,7 +42,7 @@ def run(what: str, *arguments: str) -> tuple[str, float]:
         [sys.executable, "-X", "faulthandler", "-c", MEASURED, *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

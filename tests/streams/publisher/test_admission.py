@@ -38,7 +38,7 @@ def declare_model(broker: MemoryBroker, model: ModelDeclaration) -> None:
 
 def touch(publisher: Publisher, *keys: int) -> tuple[int, int]:
     receipt = publisher.publish("embedding", np.array(keys, np.uint64), np.ones((len(keys), 3), np.float32))
-    publisher.flush(1)
+    publisher.flush(120)
     return receipt.rows, receipt.not_admitted
 
 

@@ -28,7 +28,7 @@ def test_threads_may_share_a_publisher(cluster: Cluster, declared: str) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(90)
+            thread.join(240)
         assert errors == []
         publisher.flush(120)
         assert publisher.acknowledged.rows == 4 * 20 * 200

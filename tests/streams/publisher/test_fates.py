@@ -19,7 +19,7 @@ def test_an_unknown_fate_is_told_once_and_never_sent_again(memory_model: tuple[M
     faults.fates = [fate]
     publisher.publish("users", [1], ones(1))
     with pytest.raises(PublishUncertain, match=r"1 row\(s\) in 1 block") as error:
-        publisher.flush(1)
+        publisher.flush(120)
     assert "never publish them again" in error.value.hint
     publisher.publish("users", [2], ones(1))
     publisher.close()

@@ -39,7 +39,7 @@ def test_deltas_and_position_are_in_the_log_together(cluster: Cluster, declared:
         publisher.publish("users", np.arange(40), ones(40))
         assert rows_in(blocks_in(cluster, declared)) == {}, "a step is not in the log before its position"
         with pytest.raises(BadInput, match=r"40 row\(s\) in 4 block\(s\) wait for a position"):
-            publisher.flush(1)
+            publisher.flush(120)
         publisher.publish("wide", [1], ones(1, 64), position=b"step 1")
         assert publisher.acknowledged.rows == 41
         publisher.publish("users", [1], np.zeros((1, 4)), position=b"")
@@ -90,7 +90,7 @@ def test_what_strangers_wrote_is_passed_over_when_a_position_is_looked_for(
     partition = Partition(topics.deltas(name), position_shard("t1", 4))
     with Publisher(name, cluster=memory, trainer="t1") as publisher:
         publisher.publish("users", [1], ones(1), position=b"1")
-        publisher.flush(1)
+        publisher.flush(120)
         cut = encode(replace(Barrier(0, 1, 0, 0), epoch=3))[:-1]
         for value in (b"\x00\x01\x02\x03", None, cut, encode(Barrier(0, 1, 0, 0))):
             memory.writer().send(Output(partition, value))
@@ -102,7 +102,7 @@ def test_a_position_that_retention_took_is_not_told_as_none(memory_model: tuple[
     with Publisher(name, cluster=memory, trainer="old") as old:
         old.publish("users", np.arange(20), ones(20), position=b"1")
         partition = Partition(topics.deltas(name), position_shard("old", 4))
-        old.flush(1)
+        old.flush(120)
         memory.broker.trim(partition, memory.bounds([partition])[partition].end)
         with pytest.raises(GapError, match="what was before is gone"):
             old.last_position()
