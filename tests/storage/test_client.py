@@ -106,7 +106,8 @@ def test_a_dead_and_a_starting_store_are_passed_over() -> None:
             client.lookup("embedding", keys)
 
 
-def test_a_hanging_store_leaves_time_for_another() -> None:
+def test_a_hanging_store_leaves_time_for_another_and_is_asked_last_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ekko.storage.client.directory.COOL_OFF_S", 120.0)
     hanging, good = ReplicaDouble(), ReplicaDouble()
     hanging.hang.clear()
     keys = np.array([1, 2], np.uint64)
@@ -116,8 +117,12 @@ def test_a_hanging_store_leaves_time_for_another() -> None:
             np.testing.assert_array_equal(client.lookup("embedding", keys).values, expected(keys))
             assert time.monotonic() - begun < 12.0
             assert hanging.begun == 1
-            client.lookup("embedding", keys)
-            assert hanging.begun == 1, "it is asked last for a while"
+            took_s = []
+            for _ in range(2):  # a busy machine may make one of them slow
+                begun = time.monotonic()
+                client.lookup("embedding", keys)
+                took_s.append(time.monotonic() - begun)
+            assert min(took_s) < 4.0, "it would have had half of the time"
         hanging.hang.set()
 
 

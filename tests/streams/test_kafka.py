@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -81,12 +82,15 @@ def test_transactions_follow_each_other_fast(cluster: KafkaCluster, topic_prefix
     cluster.create_topics([TopicSpec(topic_prefix, 1)])
     writer = cluster.transactional_writer(topic_prefix)
     writer.transact([Output(Partition(topic_prefix, 0), b"warm")])
-    took_s = []
-    while len(took_s) < 200 and min(took_s, default=1.0) >= 0.1:
-        started = time.monotonic()
-        writer.transact([Output(Partition(topic_prefix, 0), b"x")])
-        took_s.append(time.monotonic() - started)
-    assert min(took_s) < 0.1, "a busy machine makes some slow, the default all of them"
+    medians_s: list[float] = []
+    while len(medians_s) < 10 and min(medians_s, default=1.0) >= 0.1:  # a busy machine makes some slow, the default all
+        took_s = []
+        for _ in range(20):
+            started = time.monotonic()
+            writer.transact([Output(Partition(topic_prefix, 0), b"x")])
+            took_s.append(time.monotonic() - started)
+        medians_s.append(statistics.median(took_s))
+    assert min(medians_s) < 0.1, medians_s
 
 
 def test_a_newer_writer_fences_the_older(cluster: KafkaCluster, topic_prefix: str) -> None:
@@ -248,7 +252,7 @@ def test_a_reader_that_is_assigned_a_topic_late_does_not_wait_for_librdkafka_to_
     cluster.transactional_writer(topic_prefix).transact([Output(first, b"a"), Output(second, b"b")])
     read_committed(cluster, [first, second], 2)
     took_s: list[float] = []
-    while len(took_s) < 15 and min(took_s, default=1.0) >= 0.5:  # a busy machine makes some slow, librdkafka most
+    while len(took_s) < 9 and min(took_s, default=1.0) >= 0.5:  # a busy machine makes some slow, librdkafka most
         readers = [cluster.reader() for _ in range(3)]
         if known == "another topic":
             for reader in readers:
