@@ -201,22 +201,23 @@ def strict(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
+def grant(bootstrap: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+    """To carol; a name that ends with a dot is a prefix."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    pattern = ResourcePatternType.PREFIXED if name.endswith(".") else ResourcePatternType.LITERAL
+    allowed = [
+        AclBinding(kind, name, pattern, "User:carol", "*", operation, AclPermissionType.ALLOW)
+        for operation in operations
+    ]
+    for future in admin.create_acls(allowed).values():
+        future.result(120)
+
+
 def test_rights_that_are_missing(strict: Broker, tmp_path: Path) -> None:
     internal = (tmp_path / "internal").read_text()
     config = ("--config", str(tmp_path / "ekko.toml"))
     with closing(KafkaCluster(internal, timeout_s=60.0)) as administrator:
         declare_all(administrator)
-
-    admin = AdminClient({"bootstrap.servers": internal})
-
-    def grant(kind: ResourceType, name: str, *operations: AclOperation) -> None:
-        prefixed = ResourcePatternType.PREFIXED if name.endswith(".") else ResourcePatternType.LITERAL
-        allowed = [
-            AclBinding(kind, name, prefixed, "User:carol", "*", operation, AclPermissionType.ALLOW)
-            for operation in operations
-        ]
-        for future in admin.create_acls(allowed).values():
-            future.result(120)
 
     def check_reading() -> None:
         ((text, fix),) = findings(doctor(strict.bootstrap, *config), "problem").items()
@@ -242,13 +243,13 @@ def test_rights_that_are_missing(strict: Broker, tmp_path: Path) -> None:
         assert kept_out.returncode == 1
         assert any("uthentication" in text for text in findings(kept_out, "problem"))
 
-    grant(ResourceType.TOPIC, "*", AclOperation.READ, AclOperation.DESCRIBE)
+    grant(internal, ResourceType.TOPIC, "*", AclOperation.READ, AclOperation.DESCRIBE)
     until_true(check_reading)
-    grant(ResourceType.GROUP, GROUP, AclOperation.READ)
+    grant(internal, ResourceType.GROUP, GROUP, AclOperation.READ)
     until_true(check_writing)
-    grant(ResourceType.TOPIC, "*", AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
-    grant(ResourceType.TRANSACTIONAL_ID, "ekko.", AclOperation.WRITE)
-    grant(ResourceType.BROKER, "kafka-cluster", AclOperation.DESCRIBE_CONFIGS)
+    grant(internal, ResourceType.TOPIC, "*", AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
+    grant(internal, ResourceType.TRANSACTIONAL_ID, "ekko.", AclOperation.WRITE)
+    grant(internal, ResourceType.BROKER, "kafka-cluster", AclOperation.DESCRIBE_CONFIGS)
     until_true(check_entitled)
     wrong = tmp_path / "wrong.toml"
     wrong.write_text((tmp_path / "ekko.toml").read_text().replace("secret", "guessed"))

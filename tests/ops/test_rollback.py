@@ -138,6 +138,16 @@ def test_rolled_back_reinstated_retracted(deployment: Deployment) -> None:
     check_audit(deployment, state)
 
 
+def publish_until_told(publisher: Publisher, keys: np.ndarray, ended: list[BaseException]) -> None:
+    """Until it is told of the rollback: what goes before is of the old generation, and rejected everywhere."""
+    while not ended:
+        try:
+            publisher.publish("embedding", keys, np.ones((len(keys), 8), np.float32))
+            publisher.flush(120)
+        except RolledBack as error:
+            ended.append(error)
+
+
 def test_a_trainer_pulls_rows_of_the_new_generation_before_anything_passes_again(deployment: Deployment) -> None:
     """`publish` raises until the callback has returned, in every thread; what the callback pulls is clean already."""
     model, keys = deployment.model.name, np.arange(KEYS, dtype=np.uint64)
@@ -159,18 +169,9 @@ def test_a_trainer_pulls_rows_of_the_new_generation_before_anything_passes_again
 
     ended: list[BaseException] = []
 
-    def publish() -> None:
-        """Until it is told of the rollback: what goes before is of the old generation, and rejected everywhere."""
-        while not ended:
-            try:
-                publisher.publish("embedding", keys[:5], np.ones((5, 8), np.float32))
-                publisher.flush(120)
-            except RolledBack as error:
-                ended.append(error)
-
     with Publisher(model, bootstrap=deployment.bootstrap, trainer="u", on_rollback=pull, timeout_s=30) as publisher:
         deployment.ekko("rollback", model, "--to", str(state))
-        first = threading.Thread(target=publish)
+        first = threading.Thread(target=publish_until_told, args=(publisher, keys[:5], ended))
         first.start()
         assert inside.wait(120)
         before = publisher.acknowledged.rows
