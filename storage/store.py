@@ -168,6 +168,8 @@ class Store(StoreStates):
     def undo(self, void: EpochRange) -> int:
         """Take back what the epochs of `void` added, now and for good; the number of rows changed. 0 when repeated.
 
+        A flush whose copying is under way is given up and due again: what this changes would have to be copied first.
+
         Raises:
             StateUnavailable: the journals do not reach back that far; nothing was changed.
         """
@@ -176,6 +178,8 @@ class Store(StoreStates):
             return 0
         directory.check_state(void.first)
         labels = [label for label in directory.labels if label in void]
+        if labels and self._flusher.give_up():
+            self._pace.given_up()
         rows = sum(table.undo(void.first, void.last) for table in self._tables.values()) if labels else 0
         self._move_pin(void)
         directory.remove(labels)
@@ -229,6 +233,7 @@ class Store(StoreStates):
     def begin_flush(self, state: ReplicaState) -> None:
         """Capture rows, journals and `state` as they are now; they become durable in the background, in one commit.
 
+        Unless an undo comes while they are being copied: the flush is given up then, see `undo`.
         Waits for a flush under way. Voids and bound in `state` are replaced by the store's own.
 
         Raises:

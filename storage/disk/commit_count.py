@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from ekko.storage.disk.disk_trouble import corrupt
+
 _NAME = "commits"
 
 
@@ -10,12 +12,24 @@ class CommitCount:
     """A file with one number, which tells whether the database has lost its latest commits."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._file = folder / _NAME
 
     def read(self) -> int:
         """The number; 0 if there is none, for a power cut may have left the file empty."""
         digits = self._file.read_bytes() if self._file.exists() else b""
         return int(digits) if digits.isdigit() else 0
+
+    def checked(self, commits: int) -> int:
+        """`commits`, as the database holds them: it opens at an older one, silently, if its manifest has lost its end.
+
+        Raises:
+            StoreCorrupt: more were made.
+        """
+        made = self.read()
+        if commits < made:
+            raise corrupt(self._folder, f"{made} commits were made, only {commits} of them are there")
+        return commits
 
     def write(self, commits: int) -> None:
         """Note a number, at once or not at all."""

@@ -52,6 +52,10 @@ class Durable(Protocol):
         """Memory for an array of the next batch; it is the keeper's again once the batch is committed."""
         ...
 
+    def discard(self) -> None:
+        """The next batch will not be committed: the memory allocated for it is the keeper's again."""
+        ...
+
     def commit(self, batch: Batch) -> None:
         """Make the batch durable, all or nothing.
 

@@ -143,6 +143,19 @@ class Flusher:
             self._thread.join()
         return self.poll()
 
+    def give_up(self) -> bool:
+        """Forget a flush that is still being copied, as if it had not begun; whether there was one.
+
+        One that is copied is committed: it costs no change any more.
+        """
+        if not self._copying:
+            return False
+        while self._copying:
+            self._tables[self._copying.pop()].release_capture()
+        self._end(durable=False)
+        self._durable.discard()
+        return True
+
     def _copy(self, capture: Capture) -> None:
         """Copy some more of a capture; once it is whole, begin to commit it."""
         budget = _COPIED_AT_ONCE
@@ -150,24 +163,24 @@ class Flusher:
             table = capture.tables[self._copying[0]]
             budget -= table.step(budget)
             if table.whole:
-                self._tables[self._copying.pop(0)].end_capture()
+                self._tables[self._copying.pop(0)].release_capture()
         if not self._copying and self._durable.background:
             self._thread = threading.Thread(target=self._run, name="ekko-flush", daemon=True)
             self._thread.start()
 
     def _ended(self) -> bool:
-        self._thread, self._capture = None, None
-        failure, self._failure = self._failure, None
+        failure, self._thread, self._failure = self._failure, None, None
+        self._end(durable=failure is None)
         if failure is not None:
-            self._mark_all_dirty()
             raise failure
         return True
 
-    def _mark_all_dirty(self) -> None:
-        """After a failed commit: which of the captured rows and entries still are what they were is not known."""
-        for table in self._tables.values():
-            table.arena.dirty[: table.arena.top] = table.arena.arrivals[: table.arena.top] >= 0
-            table.pool.dirty[: table.pool.top] = table.pool.places[: table.pool.top] != 0
+    def _end(self, *, durable: bool) -> None:
+        """Let go of the capture, which is on disk now, or will never be."""
+        assert self._capture is not None
+        for table in self._capture.tables.values():
+            table.end(durable=durable)
+        self._capture = None
 
     def _number(self) -> None:
         """Give every table its number on disk."""

@@ -1,5 +1,7 @@
 """When to flush. Pure: time is an argument."""
 
+import math
+
 _INTERVAL_S = 2.0
 _ROWS = 500_000
 _REST = 1.0
@@ -34,3 +36,7 @@ class FlushPace:
         if pressed or rested:
             self._begun_s = now_s
         return pressed or rested
+
+    def given_up(self) -> None:
+        """The flush under way was given up: there is nothing to rest from, and it is due at once."""
+        self._begun_s, self._due_s = None, -math.inf

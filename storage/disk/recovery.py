@@ -74,6 +74,7 @@ def _add_entries(table: Table, label: int, keys: UInt64s, values: Bytes) -> None
     rows = _int32s(values)
     entries = pool.add(owners, label, arena.heads.take(owners), rows, new)
     pool.settle(entries, label, entry_hashes_of(table.declaration.name, keys[new], rows[new]))
+    pool.dirty[entries] = 0
     arena.heads[owners] = entries + 1
     arena.newest[owners] = label + 1
 

@@ -75,7 +75,7 @@ class RocksDurable:
             self._release()
             raise
         try:
-            self._commits = self._checked_commits()
+            self._commits = self._noted.checked(int.from_bytes(self._value(COMMITS) or b"", "big"))
         except BaseException:
             self.close()
             raise
@@ -83,6 +83,10 @@ class RocksDurable:
     def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """An array in memory that the helper process shares."""
         return self._builder.allocate(shape, dtype)
+
+    def discard(self) -> None:
+        """See `Durable.discard`."""
+        self._builder.discard()
 
     def commit(self, batch: Batch) -> None:
         """Write sorted files and ingest them together; see `Durable.commit`."""
@@ -203,14 +207,6 @@ class RocksDurable:
             self._incoming.mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self._path, error) from error
-
-    def _checked_commits(self) -> int:
-        """Commits so far; RocksDB opens at an older one, and says nothing, when its own manifest has lost its end."""
-        commits = int.from_bytes(self._value(COMMITS) or b"", "big")
-        expected = self._noted.read()
-        if commits < expected:
-            raise corrupt(self._path, f"{expected} commits were made, only {commits} of them are there")
-        return commits
 
     def _value(self, key: bytes) -> bytes | None:
         try:

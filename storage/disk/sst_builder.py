@@ -53,6 +53,10 @@ class SstBuilder:
         self._highest = max(self._highest, self._used)
         return self._bytes[start : start + size].view(kind).reshape(shape)
 
+    def discard(self) -> None:
+        """The batch will not be built: its memory is for the next one, which follows soon and takes about as much."""
+        self._used = 0
+
     def reset(self) -> None:
         """The batch is done: its memory is for the next one, but for what an unusually large one took."""
         self._used = 0

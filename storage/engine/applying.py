@@ -100,13 +100,13 @@ class ApplyingTable:
         return len(slots)
 
     def capture(self, allocate: Allocate) -> TableCapture:
-        """Begin to copy what is dirty as it is now, into memory from `allocate`; until `end_capture`."""
+        """Begin to copy what is dirty as it is now, into memory from `allocate`; until `release_capture`."""
         capture = TableCapture(self.declaration.name, self.arena, self.pool, allocate)
         self._before_rows, self.pool.before_change = capture.before_rows, capture.before_entries
         return capture
 
-    def end_capture(self) -> None:
-        """A capture is whole."""
+    def release_capture(self) -> None:
+        """A capture is whole or given up: it need not hear of changes any more."""
         self._before_rows = self.pool.before_change = nobody
 
     def close(self) -> None:

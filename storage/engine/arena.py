@@ -43,7 +43,7 @@ class Arena:
         versions: uint32, odd while the row or its journal entries are being written; see `reading`.
         heads: newest journal entry of the slot + 1, 0 for none. newest: that entry's label + 1.
         arrivals: last epoch in which a delta of the key arrived, -1 while the slot is free.
-        dirty: not 0 if changed since the last flush, see `capture`.
+        dirty: 0 as long as it is on disk just as it is, see `capture`.
         hashes: uint64, hash of the row as last made durable (0: no row on disk).
     """
 

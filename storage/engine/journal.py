@@ -55,7 +55,7 @@ class JournalPool:
 
     Attributes:
         slots: owner + 1, 0 for a free entry. labels: the journal it belongs to.
-        previous: next older entry of the slot + 1, 0 for none. dirty: not 0 if not yet durable.
+        previous: next older entry of the slot + 1, 0 for none. dirty: 0 as long as it is on disk just as it is.
         places: where its values stand + 1, 0 if only on disk. values: int32[capacity, dim], by place.
         hashes: of its value as it was last copied for a commit, 0 if it never was. tallies: their sums, by label.
         before_change: told of distinct entries before their values change or they are given back.
@@ -114,11 +114,10 @@ class JournalPool:
         self.dirty[entries] = 1
 
     def settle(self, entries: Slots, label: int, hashes: UInt32s) -> UInt32s:
-        """Distinct entries of one journal are on disk with values of these hashes, or will be; their hashes before."""
+        """Distinct entries of one journal are read or copied, with values of these hashes; their hashes before."""
         before: UInt32s = self.hashes.take(entries)
         self.tallies.replace(label, before, hashes)
         self.hashes[entries] = hashes
-        self.dirty[entries] = 0
         return before
 
     def bring_in(self, entries: Slots, values: Int32s) -> None:

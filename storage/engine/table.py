@@ -7,6 +7,7 @@ from ekko.storage.engine.applying import ApplyingTable
 from ekko.storage.engine.chains import label_of_entries, later_entries
 from ekko.storage.engine.distinct import distinct
 from ekko.storage.engine.index import Slots
+from ekko.storage.engine.journal import nobody
 from ekko.storage.engine.reading import nonzero_rows
 from ekko.storage.engine.scatter import scatter
 
@@ -26,7 +27,9 @@ class Table(ApplyingTable):
         """Take back what the epochs of journals first..last added; the number of rows changed.
 
         Most keys have one entry there and none after it: their old row is that entry's value, no chain need be walked.
+        A capture that is not whole is given up before: it is not told of rows that change here.
         """
+        assert self._before_rows is nobody
         entries = self.pool.select(first, last)
         ordered = self.pool.slots.take(entries).astype(np.int64)  # in place: see _ENTRIES_AT_ONCE
         ordered <<= _ENTRY_BITS
@@ -65,10 +68,7 @@ class Table(ApplyingTable):
             self.pool.free(np.concatenate(doubles))
 
     def let_go(self, last: int) -> None:
-        """Forget the values of durable journal entries with labels up to `last`; while no flush is under way.
-
-        An entry that a flush has copied is no longer dirty, and not durable yet.
-        """
+        """Forget the values of durable journal entries with labels up to `last`."""
         pool = self.pool
         entries = pool.select(0, last)
         entries = entries[(pool.dirty.take(entries) == 0) & (pool.places.take(entries) != 0)]
@@ -145,7 +145,6 @@ class Table(ApplyingTable):
         arena, pool = self.arena, self.pool
         rows = self._values(entries)
         self.overflows.notice(rows)
-        self._before_rows(slots)
         versions = arena.begin_write(slots)
         scatter(arena.rows, slots, rows)
         arena.heads[slots] = below + 1
@@ -163,7 +162,6 @@ class Table(ApplyingTable):
         changes -= pool.read(after.oldest)
         rows = arena.rows.take(slots, axis=0)
         rows += changes
-        self._before_rows(slots)
         versions = arena.begin_write(slots)
         scatter(arena.rows, slots, rows)
         pool.add_to(after.entries, changes.take(after.owners, axis=0))

@@ -90,7 +90,6 @@ class Applier:
         self._started = False
         self._assign_again = True
         self._idle = False
-        self._flushing = False
 
     @property
     def unserved(self) -> frozenset[int]:
@@ -286,12 +285,12 @@ class Applier:
     def _flush(self, now_s: float) -> None:
         try:
             self._store.keep_voids()  # a rollback counts as done only once it is durable everywhere
-            if self._store.poll_flush() and self._flushing:
-                self._flushing, self.unwritable = False, None
+            flushing = self._store.flushing
+            if self._store.poll_flush() and flushing:
+                self.unwritable = None
             first = self._store.flushed is None and bool(self.state.voids)  # they are kept beside what was flushed
             if (self._store.flush_due(now_s) or first) and self.state != self._store.flushed:
                 self._store.begin_flush(self.state)
-                self._flushing = True
         except StoreUnwritable as error:
             _log.error("%s: a flush failed and is tried again: %s", self.model.name, error)
-            self.unwritable, self._flushing = error, False
+            self.unwritable = error

@@ -30,17 +30,28 @@ class MemoryDurable:
 
     def __init__(self, disk: Disk, doom: Doom) -> None:
         self._disk, self._doom = disk, doom
+        self._batch: list[npt.NDArray[Any]] = []
 
     def allocate(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """See `Durable.allocate`."""
-        return np.empty(shape, dtype)
+        self._batch.append(np.empty(shape, dtype))
+        return self._batch[-1]
+
+    def discard(self) -> None:
+        """See `Durable.discard`; who still looks at the arrays finds rubbish there."""
+        for array in self._batch:
+            array.fill(1)
+        self._batch.clear()
 
     def commit(self, batch: Batch) -> None:
         """See `Durable.commit`."""
         self._doom.pass_moment("before a commit")
+        given = {id(array) for cells in batch.cells for array in (cells.keys, *cells.columns, cells.present)}
+        assert given == {id(array) for array in self._batch}, "a batch is all of the memory that was allocated for it"
         for cells in batch.cells:
             self._write(cells)
         self._disk.manifest = batch.manifest
+        self.discard()
         self._doom.pass_moment("after a commit")
 
     def _write(self, cells: Cells) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
+from ekko.storage.disk.pace import FlushPace
 from ekko.storage.engine.table import Table
 from ekko.streams.applier.instructions import Instructions
 from ekko.streams.fanout.mirror import RegionMirror
@@ -37,6 +38,7 @@ PLACES: tuple[tuple[Any, str], ...] = (
     (ShardSeeding, "open"),  # a region founded from a snapshot
     (RegionMirror, "_connect"),  # regions with a cluster of their own
     (Table, "undo"),  # rollbacks
+    (FlushPace, "given_up"),  # rollbacks that meet a flush which is being copied
     (Table, "unite"),  # withdrawn states
     (Table, "_journal_between"),  # late deltas of older epochs
     (MemoryDurable, "scan"),  # restarts from disk

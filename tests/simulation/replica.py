@@ -3,11 +3,13 @@
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import patch
 
 from ekko.schemas import topics
 from ekko.schemas.codec import encode
 from ekko.schemas.errors import EkkoError, NotReady
 from ekko.schemas.replicas import Member, ReplicaState
+from ekko.storage.disk import flush
 from ekko.storage.disk.manifest import decode_manifest
 from ekko.storage.store import Store
 from ekko.streams.applier import Applier
@@ -18,6 +20,8 @@ from tests.simulation.environment import Environment
 from tests.simulation.machines import Machine
 
 MEMORY_BYTES = 1 << 20
+COPIED_AT_ONCE = 4
+"""Rows and journal entries that a flush copies in a step: it takes several, and much comes in between."""
 
 
 class Replica(Machine):
@@ -109,7 +113,8 @@ class Replica(Machine):
     def work(self, now_s: float) -> bool:
         """See `Machine.work`."""
         assert self._applier is not None
-        done = self._applier.step(now_s)
+        with patch.object(flush, "_COPIED_AT_ONCE", COPIED_AT_ONCE):
+            done = self._applier.step(now_s)
         halts = [*self._applier.halted.values()]
         self.environment.watch(self.name, halts if self._applier.stopped is None else [*halts, self._applier.stopped])
         memory = self.store.memory_bytes()

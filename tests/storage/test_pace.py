@@ -21,3 +21,12 @@ def test_a_flush_is_followed_by_as_long_a_rest_unless_memory_needs_one() -> None
     assert [due(pace, now, touched=900_000) for now in (13.0, 15.9, 16.0)] == [False, False, True]
     assert not due(pace, 20.0, touched=900_000)
     assert due(pace, 20.5, pressed=True)
+
+
+def test_a_flush_that_was_given_up_is_due_at_once_and_nothing_rests() -> None:
+    pace = FlushPace()
+    assert [due(pace, now) for now in (10.0, 12.0)] == [False, True]
+    assert not due(pace, 20.0, busy=True)
+    pace.given_up()
+    assert due(pace, 20.1)
+    assert [due(pace, now) for now in (20.2, 20.4)] == [False, False]

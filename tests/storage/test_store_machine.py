@@ -1,4 +1,4 @@
-"""The store against dicts and integers: deltas early and late, undo, thinning, flush, kill, reopen, time travel."""
+"""The store against dicts and integers: deltas early and late, undo, thinning, flushes, kills, reopening."""
 
 import tempfile
 from pathlib import Path
@@ -20,6 +20,7 @@ from ekko.storage.engine.chains import oldest_since
 from ekko.storage.store import Store
 from tests.simulation.durable import Disk, MemoryDurable
 from tests.simulation.faults import Doom
+from tests.storage.marks import check_what_is_not_dirty
 from tests.storage.truth import TruthStore, signed
 
 MODEL = ModelDeclaration("ctr", 2, 1, (TableDeclaration("wide", 3), TableDeclaration("narrow", 1)), incarnation=7)
@@ -113,15 +114,19 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def learn(self, data: st.DataObject) -> None:
         void = self.unlearnt.pop(data.draw(st.integers(0, len(self.unlearnt) - 1)))
+        given_up = self.copying and any(label in void for label in self.store._directory.labels)
         self.store.undo(void)
         assert self.store.undo(void) == 0
         self.truth.undo(void)
+        self.notice(given_up=given_up)
 
     @precondition(lambda self: not self.unlearnt)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(0, self.epoch))
-        states = EpochRange(first, min(self.epoch, first + data.draw(st.integers(0, 2))))
+        self.withdraw_states(EpochRange(first, min(self.epoch, first + data.draw(st.integers(0, 2)))))
+
+    def withdraw_states(self, states: EpochRange) -> None:
         if self.store.pinned is not None and self.store.pinned in states:
             with pytest.raises(StateUnavailable):
                 self.store.withdraw([states])
@@ -174,6 +179,16 @@ class StoreMachine(RuleBasedStateMachine):
             if self.store.poll_flush():
                 self.finish_flush()
 
+    @property
+    def copying(self) -> bool:
+        return bool(self.store._flusher._copying)
+
+    def notice(self, *, given_up: bool) -> None:
+        """A flush that was given up has never been; one that is copied goes on."""
+        if given_up:
+            self.flushing = None
+        assert self.store.flushing == (self.flushing is not None)
+
     @precondition(lambda self: self.flushing)
     @rule()
     def finish_flush(self) -> None:
@@ -191,10 +206,9 @@ class StoreMachine(RuleBasedStateMachine):
         if self.store.flushed is not None:
             self.kept_voids = set(self.truth.voids)
 
-    @precondition(lambda self: self.flushing is None)
     @rule(back=st.integers(0, 3))
     def let_values_go(self, back: int) -> None:
-        """What memory pressure does to old journals between two flushes, from whatever epoch on."""
+        """What memory pressure does to old journals, from whatever epoch on."""
         for table in self.store._tables.values():
             table.let_go(self.epoch - back)
 
@@ -247,6 +261,10 @@ class StoreMachine(RuleBasedStateMachine):
             assert (entries == oldest_since(table.arena, table.pool, slots, state)).all()
             assert table.pinned.count == (entries >= 0).sum()
             assert table.pool.places.take(entries[entries >= 0]).all()
+
+    @invariant()
+    def what_is_not_dirty_is_on_disk(self) -> None:
+        check_what_is_not_dirty(self.store)
 
     def teardown(self) -> None:
         self.store.close()

@@ -8,6 +8,7 @@ import pytest
 
 from ekko.schemas.declarations import ModelDeclaration, TableDeclaration
 from ekko.schemas.epochs import EpochRange
+from ekko.storage.disk import flush
 from ekko.storage.store import Store
 from tests.storage.stores import opened
 
@@ -59,15 +60,23 @@ def test_every_key_is_what_it_was(tmp_path: Path, void: EpochRange, late: bool, 
         expect(store, contributions, void)
 
 
-def test_undo_amid_a_flush_leaves_what_was_captured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_undo_amid_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool) -> None:
+    """One that is copied keeps what was captured, and a start undoes it again; one that is not has never been."""
     void = EpochRange(3, 5)
     with opened(tmp_path / "store", MODEL) as store:
         contributions = trained(store, late=True)
+        monkeypatch.setattr(flush, "_COPIED_AT_ONCE", 1 << 20 if copied else 1 << 10)
         store.begin_flush(store.state)
         store.undo(void)
         expect(store, contributions, void)
+        assert store.flushing == copied
+        if not copied:
+            store.begin_flush(store.state)
         while not store.poll_flush():
             pass
+        assert store.flushed is not None
+        assert store.flushed.voids == (() if copied else (void,))
         store.keep_voids()
     with opened(tmp_path / "store", MODEL) as store:
         expect(store, contributions, void)

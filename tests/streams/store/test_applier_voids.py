@@ -6,9 +6,11 @@ import pytest
 
 from ekko.schemas.blocks import Lane
 from ekko.schemas.epochs import EpochRange
-from ekko.schemas.errors import StateUnavailable
+from ekko.schemas.errors import StateUnavailable, StoreUnwritable
+from ekko.storage.disk import flush
 from tests.streams.lanes_by_hand import Lanes, Replica
 from tests.streams.store.conftest import Open
+from tests.waiting import wait_for
 
 EXPRESS, BULK = Lane.EXPRESS, Lane.BULK
 
@@ -35,6 +37,42 @@ def test_a_void_from_the_control_topic_is_undone_and_made_durable_at_once(lanes:
     replica.settle()
     assert replica.rows() == lanes.truth()
     assert replica.applier.state.shards[0].generation == 1
+
+
+def test_a_void_gives_up_a_flush_that_is_being_copied_and_the_next_one_begins_at_once(
+    lanes: Lanes, open_replica: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes.send(EXPRESS, 0)
+    lanes.mark(lanes.barrier())
+    replica = open_replica()
+    lanes.send(EXPRESS, 0, value=40)
+    replica.settle(flush=True)
+    lanes.send(BULK, 1, value=41)
+    replica.settle()
+    trouble = replica.applier.unwritable = StoreUnwritable("the flush before failed")
+    monkeypatch.setattr(flush, "_COPIED_AT_ONCE", 0)
+    replica.now_s += 60
+    replica.settle()
+    assert replica.store.flushing
+    barrier = lanes.barrier(void=EpochRange(1, 1))
+    lanes.control(barrier)
+    replica.settle()
+    assert replica.store.flushing, "the next one"
+    assert replica.store.flushed is not None
+    assert replica.store.flushed.voids == ()
+    assert replica.rows() == lanes.truth()
+    assert replica.applier.unwritable is trouble, "none has succeeded since"
+    monkeypatch.undo()
+
+    def ended() -> bool:
+        replica.applier.step(replica.now_s)
+        return not replica.store.flushing
+
+    wait_for(ended)
+    assert replica.store.flushed.voids == (EpochRange(1, 1),)
+    assert replica.applier.unwritable is None
+    replica.kill()
+    assert open_replica().rows() == lanes.truth()
 
 
 @pytest.mark.parametrize("by", ["control", "marker"])
