@@ -20,7 +20,7 @@ class Monitor:
     """Writes to the signals on a connection on which nothing goes wrong.
 
     Attributes:
-        since_us: when each episode began that it told of.
+        since_us: when each episode of a corrupt model began that it told of.
     """
 
     def __init__(self, environment: Environment, managers: Sequence[ManagerMachine]) -> None:
@@ -37,7 +37,7 @@ class Monitor:
     def _say(self, verdict: Verdict) -> None:
         name, since_s = self._scenario.model, self._environment.clock() - 0.1
         signal = to_signal(name, Judgement(verdict, since_s, "planted"))
-        self.since_us.append(signal.event_us)
+        self.since_us += [signal.event_us] if verdict is Verdict.CORRUPT else []
         self._environment.log(f"the monitor says {verdict}")
         self._writer.send(Output(Partition(topics.signals(name), 0), encode(signal)))
         self._writer.flush(1.0)
