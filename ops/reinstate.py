@@ -5,7 +5,7 @@ from ekko.ops.settings import Settings
 from ekko.schemas.blocks import Purpose
 from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import ConfigurationError
-from ekko.streams.operations.reinstate import Reinstatement
+from ekko.streams.operations.reinstate import Reinstatement, reinstatement_name
 
 
 def run(settings: Settings, request: Request, to: int | None, tell: Tell) -> None:
@@ -21,12 +21,11 @@ def run(settings: Settings, request: Request, to: int | None, tell: Tell) -> Non
         if void is None:
             known = ", ".join(f"{void.first} to {void.last}" for void in barrier.voids) or "none"
             raise ConfigurationError("there was no such rollback", hint=f"voided epochs: {known}")
-        identity = f"reinstate/{void.first}-{void.last}"
         return Decision(
             purpose=Purpose.REINSTATE,
-            identity=identity,
+            identity=reinstatement_name(void),
             start=void.first,
-            collector=lambda: Reinstatement(void, identity),
+            collector=lambda: Reinstatement(void),
             summary=f"what epochs {void.first} to {void.last} held is published again",
         )
 

@@ -144,7 +144,7 @@ class Operator:
         chunks = list(_chunks(found))
         topic = topics.deltas(self._model.name)
         for number, chunk in enumerate(chunks, start=1):
-            named = [replace(block, operation=f"{operation.identity}/{number}") for block in chunk]
+            named = [replace(block, operation=f"{block.operation}/{number}") for block in chunk]
             outputs = [Output(Partition(topic, block.shard), encode(block)) for block in named]
             if number == len(chunks):
                 details = operation.entry.details | {"rows": str(outcome.rows), "blocks": str(outcome.blocks)}

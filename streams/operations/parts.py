@@ -13,13 +13,19 @@ from ekko.streams.publisher.batches import BlockLimits, ShardedRows, cut
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one table and shard, learnt by one trainer; `effective` None: they belong where they arrive."""
+    """Rows of one table and shard, learnt by one trainer.
+
+    Attributes:
+        effective: the epoch to which they belong; None: that in which they arrive.
+        operation: the identity that they carry; "": that of the operation which publishes them.
+    """
 
     table: str
     shard: int
     effective: int | None
     trainer: str
     rows: Rows = field(repr=False)
+    operation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ def blocks(
             generation=provenance.generation,
             catalogue=provenance.catalogue,
             effective=part.effective,
-            operation=provenance.operation,
+            operation=part.operation or provenance.operation,
             published_us=provenance.published_us,
         )
         starts = np.where(np.arange(model.shards + 1) > part.shard, len(part.rows.keys), 0)

@@ -1,5 +1,6 @@
 """Virtual time: nothing in a simulation sleeps or looks at the machine's clock."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -30,6 +31,11 @@ class Clock:
     def wait(self, seconds: float) -> None:
         """Let a process have waited; a wait of no length still takes a moment, so that loops without one end too."""
         self.waited_s += max(seconds, 0.001)
+
+    def leap(self, to_us: int) -> None:
+        """Let time pass up to an exact microsecond, unless that has gone by; processes that truncate read it, too."""
+        seconds = to_us / 1e6
+        self.now_s = max(self.now_s, seconds if int(seconds * 1e6) == to_us else math.nextafter(seconds, math.inf))
 
     @contextmanager
     def installed(self) -> Iterator[None]:

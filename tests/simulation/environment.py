@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 
+from ekko.schemas import topics
 from ekko.schemas.declarations import ModelDeclaration, RegionDeclaration, TableDeclaration
 from ekko.schemas.errors import (
     BadInput,
@@ -15,6 +16,7 @@ from ekko.schemas.errors import (
 )
 from ekko.streams.catalogue.declaring import declare
 from ekko.streams.catalogue.plan import Declarations
+from ekko.streams.log import Partition
 from ekko.streams.memory.broker import MemoryBroker
 from ekko.streams.memory.log import MemoryCluster
 from tests.simulation.clock import Clock
@@ -58,6 +60,11 @@ class Environment:
     def healthy(self, cluster: str = CENTRAL) -> MemoryCluster:
         """A connection on which nothing goes wrong, for whoever sets the stage."""
         return MemoryCluster(self.brokers[cluster])
+
+    def source_ends(self) -> tuple[int, ...]:
+        """By shard, where the source log ends now, whatever of it is committed."""
+        source = [Partition(topics.deltas(self.scenario.model), shard) for shard in range(self.scenario.shards)]
+        return tuple(self.brokers[CENTRAL].log(partition).high for partition in source)
 
     def declare(self, tables: tuple[TableDeclaration, ...]) -> None:
         """Declare regions and model; again with more tables to add them at run time."""

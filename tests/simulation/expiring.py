@@ -17,10 +17,11 @@ from ekko.streams.manager.history import read_control, read_states
 from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S
 from ekko.streams.operations.expiry import ExpiryName, RowsExpiry
 from ekko.streams.operations.operation import Collector, Operation, Operator
-from ekko.streams.operations.reinstate import Reinstatement
+from ekko.streams.operations.reinstate import Reinstatement, reinstatement_name
 from ekko.streams.operations.retract import Retraction
 from ekko.streams.operations.rows_writer import Target
 from tests.simulation.checks.expired import check_expired, check_only_idle_rows_expire
+from tests.simulation.checks.reinstated import Reinstated, check_reinstated
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.machines import Machine
 from tests.simulation.replica import Replica
@@ -41,6 +42,7 @@ class ExpiryOperator(Machine):
 
     Attributes:
         wishes: those not yet done: what the operator, who is no process, remembers.
+        reinstated: reinstatements that have ended well.
     """
 
     def __init__(self, replicas: list[Replica], environment: Environment) -> None:
@@ -49,6 +51,7 @@ class ExpiryOperator(Machine):
         self._expiry: RowsExpiry | None = None
         self._resting = False
         self.wishes: list[Wish] = []
+        self.reinstated: list[Reinstated] = []
 
     @property
     def done(self) -> bool:
@@ -153,17 +156,19 @@ class ExpiryOperator(Machine):
     def _fulfil(self, wish: Wish) -> None:
         purpose, trainer, epochs = wish
         cluster, catalogue, model = self._target
-        identity = f"{purpose}/{trainer}/{epochs.first}-{epochs.last}"
+        retracts = purpose is Purpose.RETRACT
+        identity = f"retract/{trainer}/{epochs.first}-{epochs.last}" if retracts else reinstatement_name(epochs)
 
         def collector() -> Collector:
-            retracts = purpose is Purpose.RETRACT
-            return Retraction(trainer, epochs) if retracts else Reinstatement(epochs, identity)
+            return Retraction(trainer, epochs) if retracts else Reinstatement(epochs)
 
         entry = AuditEntry(model.name, purpose, "operator", "", int(self.environment.clock() * 1e6))
         start = read_states(cluster, catalogue, model).get(epochs.first)
         outcome = Operator(cluster, catalogue, model).run(Operation(purpose, identity, start, collector, entry))
         self.environment.log(f"{identity}: {outcome.rows} rows")
         self.wishes.remove(wish)
+        if not retracts:
+            self.reinstated.append(Reinstated(epochs, self.environment.source_ends()))
 
 
 class ExpiringWorld(World):
@@ -199,6 +204,7 @@ class ExpiringWorld(World):
         super().check()
         truth = Truth(self.environment.brokers[CENTRAL], self.scenario.model)
         check_expired(truth)
+        check_reinstated(truth, self.operator.reinstated)
         check_only_idle_rows_expire(truth)
 
     def _turn_to_other_keys(self) -> None:

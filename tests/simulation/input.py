@@ -10,13 +10,11 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import DeltaBlock, Purpose
 from ekko.schemas.codec import encode
 from ekko.schemas.declarations import ModelDeclaration
-from ekko.schemas.epochs import Barrier, Verdict
+from ekko.schemas.epochs import Barrier
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.hashing import UInt64s, shard_of
 from ekko.schemas.signals import Signal
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.health.proposals import to_signal
-from ekko.streams.health.verdict import Judgement
 from ekko.streams.log import Output, Partition
 from ekko.streams.manager.barriers import Amendment, allowing, beginning, denying, rolling_back, withdrawing
 from ekko.streams.manager.tenure import Tenure
@@ -27,7 +25,11 @@ Garble = Callable[[random.Random, DeltaBlock], bytes | None]
 
 
 class Input:
-    """Writes to the source log on a connection on which nothing goes wrong."""
+    """Writes to the source log on a connection on which nothing goes wrong.
+
+    Attributes:
+        rolled_back: epochs of the barriers by which it has rolled the model back; no audit entry tells of them.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -36,6 +38,7 @@ class Input:
         self._catalogue = Catalogue(self._cluster)
         self._catalogue.refresh()
         key_rng = np.random.default_rng(environment.scenario.seed)
+        self.rolled_back: set[int] = set()
         self.keys: UInt64s = np.unique(key_rng.integers(0, 2**64, environment.scenario.keys, dtype=np.uint64))
 
     @property
@@ -92,15 +95,8 @@ class Input:
         """Go back to an earlier state; whoever leads finds itself fenced."""
         epoch = self._last().epoch
         if epoch:
-            self._amend(rolling_back(self._environment.rng.randint(max(0, epoch - 3), epoch)), "rollback")
-
-    def condemn(self) -> None:
-        """The monitor finds the model corrupt: what is done about it is the manager's business."""
-        judgement = Judgement(Verdict.CORRUPT, self._environment.clock() - 0.1, "planted")
-        name = self.model.name
-        self._environment.log("the monitor says corrupt")
-        self._writer.send(Output(Partition(topics.signals(name), 0), encode(to_signal(name, judgement))))
-        self._writer.flush(1.0)
+            amendment = rolling_back(self._environment.rng.randint(max(0, epoch - 3), epoch))
+            self.rolled_back |= self._amend(amendment, "rollback")
 
     def withdraw(self) -> None:
         """Give up some earlier states."""
@@ -114,19 +110,22 @@ class Input:
         trainer = self._environment.rng.choice(("trainer-0", "raw"))
         self._amend(self._environment.rng.choice((denying, allowing))(trainer), "deny list")
 
-    def _amend(self, amendment: Amendment, what: str) -> None:
+    def _amend(self, amendment: Amendment, what: str) -> set[int]:
+        """The epoch of the barrier, if it was written."""
         try:
             tenure = self._tenure()
         except TimeoutError as error:  # a trainer's open transaction hides the last barrier
             self._environment.log(f"no {what}: {error}")
-            return
+            return set()
         try:
             tenure.write_barrier(self._catalogue_end(), self._environment.clock(), amendment)
-            self._environment.log(f"{what}: {tenure.barrier}")
         except StateUnavailable as error:
             self._environment.log(f"no {what}: {error}")
+            return set()
         finally:
             tenure.close()
+        self._environment.log(f"{what}: {tenure.barrier}")
+        return {tenure.barrier.epoch}
 
     def barrier(self) -> int:
         """A barrier more; the epoch that it opens."""

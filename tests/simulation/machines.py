@@ -6,6 +6,7 @@ from ekko.schemas.errors import EkkoError, Fenced
 from ekko.streams.fanout.region import RegionFanout
 from ekko.streams.fanout.settings import FanoutSettings
 from ekko.streams.manager import ManagerSettings, StateManager
+from ekko.streams.manager.model import ModelManager
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.faults import Doom, Killed
 
@@ -164,16 +165,28 @@ class ManagerMachine(Machine):
     @property
     def leads(self) -> bool:
         """Whether it is the one that writes barriers, as far as it knows."""
-        models = () if self.manager is None else self.manager.models.values()
-        return any(model.tenure is not None for model in models)
+        return any(model.tenure is not None for model in self._models)
+
+    @property
+    def calls_a_person(self) -> bool:
+        """Whether it leads and has given an alarm."""
+        return any(model.tenure is not None and model.alarm for model in self._models)
+
+    @property
+    def _models(self) -> list[ModelManager]:
+        return [] if self.manager is None else list(self.manager.models.values())
 
     def start(self, now_s: float) -> None:
         """See `Machine.start`."""
         del now_s
-        settings = ManagerSettings(
-            epoch_interval_s=0.6, healthy_after_s=0.2, rollbacks_an_hour=1, retry_s=0.1, catalogue_interval_s=0.3
-        )
         environment = self.environment
+        settings = ManagerSettings(
+            epoch_interval_s=0.6,
+            healthy_after_s=0.2,
+            rollbacks_an_hour=environment.scenario.automatic,
+            retry_s=0.1,
+            catalogue_interval_s=0.3,
+        )
         self.manager = StateManager(
             environment.connect(CENTRAL, self.doom),
             settings=settings,
@@ -186,8 +199,7 @@ class ManagerMachine(Machine):
         assert self.manager is not None
         self.manager.listen()
         done = self.manager.step(now_s)
-        failures = [model.failure for model in self.manager.models.values() if model.failure is not None]
-        self.environment.watch(self.name, failures)
+        self.environment.watch(self.name, [model.failure for model in self._models if model.failure is not None])
         return done
 
     def crash(self) -> None:

@@ -23,10 +23,13 @@ from ekko.streams.fanout.shard import ShardFanout
 from ekko.streams.log import Record
 from ekko.streams.manager.verdicts import Probation
 from ekko.streams.memory.broker import MemoryBroker, Outcome, PartitionLog
+from ekko.streams.operations.reinstate import Reinstatement
 from ekko.streams.operations.retract import Retraction
+from ekko.streams.operations.sums import Sums
 from ekko.streams.publisher import Publisher
 from ekko.streams.publisher.queue import QueueSender
 from tests.simulation.machines import LEAST_PENDING_BYTES
+from tests.simulation.policy_mutations import POLICY_MUTATIONS
 from tests.simulation.scenario import Scenario
 
 
@@ -197,6 +200,31 @@ def a_retraction_leaves_a_part() -> Any:
     return _instead(Retraction, "parts", lambda self, voids: list(original(self, voids))[1:])
 
 
+def a_reinstatement_leaves_a_part() -> Any:
+    """A reinstatement does not give back all that it has found."""
+    original = Reinstatement.parts
+    return _instead(Reinstatement, "parts", lambda self, voids: list(original(self, voids))[1:])
+
+
+def a_reinstatement_forgets_what_it_gave_back() -> Any:
+    """A reinstatement that is run again publishes all of it once more."""
+    original = Reinstatement.parts
+
+    def parts(self: Reinstatement, voids: tuple[EpochRange, ...]) -> Any:
+        self._given = Sums()
+        return original(self, voids)
+
+    return _instead(Reinstatement, "parts", parts)
+
+
+def what_others_gave_back_is_given_back_by_two() -> Any:
+    """A reinstatement does not tell on whose behalf it gives back what a later rollback has taken from another one."""
+    original = Reinstatement.parts
+    return _instead(
+        Reinstatement, "parts", lambda self, voids: [replace(part, operation="") for part in original(self, voids)]
+    )
+
+
 def states_are_healthy_at_once() -> Any:
     """Nobody waits until a state is complete in all regions."""
     return _instead(
@@ -210,6 +238,10 @@ def states_are_healthy_at_once() -> Any:
 
 def _everywhere(_: Scenario) -> bool:
     return True
+
+
+def _commanded(scenario: Scenario) -> bool:
+    return scenario.commands > 0
 
 
 MUTATIONS: dict[Callable[[], Any], Callable[[Scenario], bool]] = {
@@ -230,7 +262,11 @@ MUTATIONS: dict[Callable[[], Any], Callable[[Scenario], bool]] = {
     a_mirrored_catalogue_has_a_hole: lambda scenario: scenario.own_brokers,
     what_was_forgotten_stays_forgotten: lambda scenario: scenario.pending_bytes < LEAST_PENDING_BYTES,
     seeds_leave_out_bulk: lambda scenario: scenario.founds,
-    a_retraction_leaves_a_part: lambda scenario: scenario.commands > 0,
+    a_retraction_leaves_a_part: _commanded,
+    a_reinstatement_leaves_a_part: _commanded,
+    a_reinstatement_forgets_what_it_gave_back: _commanded,
+    what_others_gave_back_is_given_back_by_two: _commanded,
     states_are_healthy_at_once: _everywhere,
+    **POLICY_MUTATIONS,
 }
 """Each with the worlds in which it can show at all: no others need to be lived through."""

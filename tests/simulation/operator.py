@@ -1,6 +1,7 @@
 """An operator: the commands' own code, begun at any moment and killed in the middle of anything."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 from ekko.schemas.blocks import Purpose
 from ekko.schemas.epochs import Barrier, EpochRange
@@ -21,10 +22,12 @@ from ekko.streams.manager.barriers import Amendment, pinning, rolling_back, unpi
 from ekko.streams.manager.history import History, read_history
 from ekko.streams.manager.intervention import intervene
 from ekko.streams.manager.rollback import plan_rollback
+from ekko.streams.operations import operation as operations
 from ekko.streams.operations.operation import Collector, Operation
 from ekko.streams.operations.operation import Operator as Operations
-from ekko.streams.operations.reinstate import Reinstatement
+from ekko.streams.operations.reinstate import Reinstatement, reinstatement_name
 from ekko.streams.operations.retract import Retraction
+from tests.simulation.checks.reinstated import Reinstated
 from tests.simulation.environment import CENTRAL, Environment
 from tests.simulation.machines import Machine
 
@@ -35,6 +38,9 @@ _NOT_NOW = (
 """What a command may end with: it says why, and nothing was written, or what was can be looked up. A GapError is
 retention that has passed what a retraction needs."""
 
+_CHUNK_BYTES = 200
+"""Some rows, so that operations die and are fenced between two chunks."""
+
 
 class Operator(Machine):
     """Runs a command now and then: `work` is one command from its beginning to its end.
@@ -42,14 +48,18 @@ class Operator(Machine):
     Attributes:
         retracted: trainer and epochs of each retraction that has ended well, for the checks; not those of `raw`, in
             whose name retractions come that no command has made.
+        reinstated: reinstatements that have ended well.
     """
 
     def __init__(self, environment: Environment) -> None:
         super().__init__("operator", environment)
         self.retracted: list[tuple[str, EpochRange]] = []
+        self.reinstated: list[Reinstated] = []
+        self._unfinished: EpochRange | None = None  # what the operator, who is no process, remembers
+        self._agenda: list[Callable[[History], None]] = []
         self._commands: tuple[Callable[[History], None], ...] = (
             *(self._roll_back, self._roll_back, self._pin, self._pin, self._unpin),
-            *(self._withdraw, self._retract, self._reinstate),
+            *(self._withdraw, self._retract, *[self._reinstate] * 4),
         )
 
     def start(self, now_s: float) -> None:
@@ -65,17 +75,19 @@ class Operator(Machine):
         del now_s
         if self.environment.rng.random() >= self.environment.scenario.commands:
             return False
-        command = self.environment.rng.choice(self._commands)
+        rng = self.environment.rng
+        command = self._agenda.pop(0) if self._agenda and rng.random() < 0.7 else rng.choice(self._commands)
         try:
             command(read_history(self._cluster, self._catalogue.codec, self._model, timeout_s=2.0))
         except _NOT_NOW as error:
             self.environment.log(f"operator: {command.__name__} ended with {type(error).__name__}: {error}")
+            self._unfinished = None if isinstance(error, GapError) else self._unfinished  # it will never be had
         return True
 
     def rest_easy(self) -> None:
         """See `Machine.rest_easy`; there are no commands any more."""
         super().rest_easy()
-        self._commands = (lambda _: None,)
+        self._commands, self._agenda = (lambda _: None,), []
 
     def _roll_back(self, history: History) -> None:
         to = self.environment.rng.randint(max(0, history.barrier.epoch - 4), history.barrier.epoch)
@@ -114,9 +126,14 @@ class Operator(Machine):
     def _reinstate(self, history: History) -> None:
         if not history.barrier.voids:
             return
-        void = history.barrier.voids[-1]
-        identity = f"reinstate/{void.first}-{void.last}"
-        self._operate(Purpose.REINSTATE, identity, void.first, lambda: Reinstatement(void, identity), history)
+        rng, voids = self.environment.rng, history.barrier.voids
+        void = self._unfinished = self._unfinished or rng.choice((voids[-1], rng.choice(voids)))
+        self._agenda = [self._reinstate]
+        identity = reinstatement_name(void)
+        if self._operate(Purpose.REINSTATE, identity, void.first, lambda: Reinstatement(void), history):
+            self.reinstated.append(Reinstated(void, self.environment.source_ends()))
+            self._agenda = rng.choice(([], [self._reinstate], [self._roll_back, self._reinstate, self._reinstate]))
+        self._unfinished = None
 
     def _operate(
         self, purpose: Purpose, identity: str, first: int, collector: Callable[[], Collector], history: History
@@ -126,7 +143,8 @@ class Operator(Machine):
         if first and start is None:
             return False  # its record is not published yet
         operation = Operation(purpose, identity, start, collector, self._entry(purpose, history.barrier))
-        outcome = Operations(self._cluster, self._shared(), self._model).run(operation)
+        with patch.object(operations, "_CHUNK_BYTES", _CHUNK_BYTES):
+            outcome = Operations(self._cluster, self._shared(), self._model).run(operation)
         self.environment.log(f"operator: {identity}, {outcome.rows} rows")
         return True
 

@@ -63,6 +63,7 @@ TOLD = (
         "operator: retract/trainer-0",
         "operator: reinstate/",
     ),
+    "an hour ends",
     *("withdrawal: ", "operator: withdraw by", "rewound"),
 )
 """What a world tells once it has really happened: a void, a retraction, a withdrawal, a snapshot that was put back."""

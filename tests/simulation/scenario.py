@@ -24,7 +24,10 @@ class Scenario:
         percentile: of the scores, above which rows are express.
         trouble: 0 (quiet) to 1 (everything at once): scales the chance of every fault.
         bad_input, rollbacks, retractions, withdrawals, denials, condemnations, rewinds: chances a tick.
+        retention: chance a tick that it passes by.
         commands: chance that an operator who gets a turn runs a command.
+        automatic: rollbacks that managers may do by themselves within an hour.
+        hours: chance a tick that the hour of one of these ends. insists: the monitor does not give in, in the end.
     """
 
     seed: int
@@ -53,6 +56,10 @@ class Scenario:
     rewinds: float
     commands: float
     founds: bool
+    automatic: int
+    hours: float
+    insists: bool
+    retention: float
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -84,10 +91,14 @@ def scenario_of(seed: int) -> Scenario:
         retractions=rng.choice((0.0, 0.03)),
         withdrawals=rng.choice((0.0, 0.02, 0.1)),
         denials=rng.choice((0.0, 0.0, 0.02)),
-        condemnations=rng.choice((0.0, 0.04, 0.08)),
+        condemnations=rng.choice((0.0, 0.08, 0.25)),
         rewinds=rng.choice((0.0, 0.02)),
         commands=rng.choice((0.0, 0.05, 0.15)),
         founds=rng.random() < 0.3,
+        automatic=rng.choice((1, 1, 2)),
+        hours=rng.choice((0.0, 0.3)),
+        insists=rng.random() < 0.5,
+        retention=rng.choice((0.0, 0.02)),
     )
 
 

@@ -10,8 +10,10 @@ from ekko.streams.fanout.seeding import SEED_SEQ
 from ekko.streams.log import Partition
 from ekko.streams.memory.broker import TRANSACTION_TIMEOUT_S
 from tests.simulation.checks.acknowledged import check_acknowledged
+from tests.simulation.checks.automatic import Automatic
 from tests.simulation.checks.healthy import check_healthy_is_complete
 from tests.simulation.checks.pinned import check_pinned
+from tests.simulation.checks.reinstated import check_reinstated
 from tests.simulation.checks.rejections import check_founded_rejections, check_rejections
 from tests.simulation.checks.replicas import (
     check_as_of,
@@ -31,6 +33,7 @@ from tests.simulation.founding import Founder, SeededReplica
 from tests.simulation.input import Input
 from tests.simulation.lanes import RegionLog, read_region
 from tests.simulation.machines import FanoutMachine, Machine, ManagerMachine
+from tests.simulation.monitor import Monitor
 from tests.simulation.operator import Operator
 from tests.simulation.replica import Replica
 from tests.simulation.retention import Retention
@@ -63,6 +66,7 @@ class World:
             for number in range(scenario.fanouts)
         ]
         self.managers = [ManagerMachine(number, self.environment) for number in range(2)]
+        self.monitor = Monitor(self.environment, self.managers)
         self.replicas = [
             Replica(region, number, shards, self.environment)
             for region in scenario.regions
@@ -106,6 +110,7 @@ class World:
                     event.happen()
             if self._leaders_rng.random() < 0.1 * self.scenario.trouble:
                 self._doom_a_leader()
+            self.monitor.let_an_hour_end()
             for machine in self._rng.sample(self.machines, k=self._rng.randint(1, len(self.machines))):
                 machine.step()
             if self._rng.random() < 0.2:
@@ -136,6 +141,8 @@ class World:
             trainer.training = False
         for trainer in self.trainers:
             trainer.step()  # what is still queued goes
+        if self.scenario.condemnations and self.scenario.insists:
+            self.monitor.insist()
         for _ in range(3):  # the last two decide about blocks that name catalogue offsets nobody knows
             self.input.barrier()
         quiet = 0
@@ -170,6 +177,11 @@ class World:
         for trainer in self.trainers:
             check_acknowledged(truth, trainer)
         check_retracted(truth, self.commander.retracted)
+        check_reinstated(truth, self.commander.reinstated)
+        central = self.environment.brokers[CENTRAL]
+        automatic = Automatic(truth, central, scenario.automatic, self.input.rolled_back)
+        automatic.check_limit()
+        automatic.check_served(self.monitor.since_us)
         for replica in self.replicas:
             assert replica.state.complete == truth.epoch, f"{replica.name} is complete at {replica.state.complete} only"
             check_rows(truth, replica)
@@ -198,11 +210,11 @@ class World:
             Event(scenario.rollbacks, self.input.roll_back),
             Event(scenario.withdrawals, self.input.withdraw),
             Event(scenario.denials, self.input.deny_or_allow),
-            Event(scenario.condemnations, self.input.condemn),
+            Event(scenario.condemnations, self.monitor.speak),
             Event(0.02 if scenario.rewinds else 0.0, self._take_snapshot),
             Event(scenario.rewinds, self._rewind),
             Event(0.01 if scenario.late_table else 0.0, self._add_table),
-            Event(0.02, self._let_retention_pass),
+            Event(scenario.retention, self._let_retention_pass),
             Event(0.03 * trouble, self._kill),
             Event(0.06 * trouble, self._doom),
             Event(0.02 * trouble, self._make_zombie),

@@ -1,5 +1,7 @@
 """Retract and reinstate on the twin, judged by the simulation's independent reading of the raw source log."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ekko.schemas import topics
 from ekko.schemas.codec import Codec
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import CommitUncertain, Fenced, GapError, NotReady, RolledBack
+from ekko.schemas.quantize import Int32s
 from ekko.streams.log import Output, read_all
 from ekko.streams.manager.barriers import rolling_back
 from ekko.streams.manager.history import source_partitions
@@ -86,6 +89,81 @@ def test_a_reinstated_range_is_as_if_there_had_been_no_rollback(seed: int) -> No
     world.barrier(rolling_back(4))
     assert same(world.rows(), world.rows(before=first))
     assert world.run(world.reinstatement(void)).rows > 0, "what a later rollback took may be given back again"
+
+
+def nested(seed: int, to: int = 3) -> tuple[World, EpochRange, EpochRange, dict[str, Int32s]]:
+    """A void, reinstated, and a later one that took that back and more (back to state `to`); rows before the latter."""
+    world = World(seed)
+    for _ in range(2):
+        world.publish()
+        world.barrier()
+    world.barrier(rolling_back(1))
+    first = EpochRange(1, 2)
+    world.publish()
+    world.run(world.reinstatement(first))
+    world.publish()
+    expected = world.rows()
+    world.barrier(rolling_back(to))
+    assert not same(world.rows(), expected)
+    return world, first, EpochRange(to, 3), expected
+
+
+@pytest.mark.parametrize("to", [3, 0])
+@pytest.mark.parametrize("order", list(itertools.product((0, 1), repeat=4)), ids=str)
+def test_what_two_rollbacks_took_comes_back_once_in_whatever_order_both_are_reinstated(
+    order: tuple[int, ...], to: int
+) -> None:
+    world, *voids, expected = nested(3, to)
+    for chosen in (*order, 1 - order[-1]):
+        world.run(world.reinstatement(voids[chosen]))
+        world.barrier()
+    assert same(world.rows(), expected)
+    assert [world.run(world.reinstatement(void)) for void in voids] == [Outcome(0, 0)] * 2
+    last = world.tenure.barrier.epoch
+    world.barrier(rolling_back(last - 1))
+    for void in (*voids, EpochRange(last - 1, last), *voids)[:: 1 if order[0] else -1]:
+        world.run(world.reinstatement(void))
+    assert same(world.rows(), expected)
+
+
+def test_a_void_within_another_comes_back_with_it_and_is_not_taken_away_by_its_own_reinstatement() -> None:
+    world, first, second, expected = nested(3, to=2)
+    for void in (second, first, second):
+        world.run(world.reinstatement(void))
+        assert same(world.rows(), expected)
+        world.barrier()
+
+
+@pytest.mark.parametrize("kills", [(), (2,), (3, 3), (3, 2, 4)])
+@pytest.mark.parametrize("again", range(2))
+def test_what_a_reinstatement_gave_back_comes_back_once_though_both_are_killed_between_their_chunks(
+    kills: tuple[int, ...], again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ekko.streams.operations.operation._CHUNK_BYTES", 100)
+    world, *voids, expected = nested(4)
+    for number, moment in enumerate(kills):
+        with pytest.raises(Killed):
+            world.run(world.reinstatement(voids[(number + again) % 2]), DiesAt(moment))
+        world.barrier()
+    world.run(world.reinstatement(voids[again]))
+    world.run(world.reinstatement(voids[1 - again]))
+    assert same(world.rows(), expected)
+
+
+class Killed(BaseException):
+    """Of a process, in the middle of something."""
+
+
+class DiesAt(Faults):
+    """A process that is killed before it begins its n-th transaction."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def interrupt(self, moment: str) -> None:
+        self.left -= moment == "begin"
+        if not self.left:
+            raise Killed
 
 
 @pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.REPLY_LOST, Fate.HANGING])
@@ -168,7 +246,7 @@ def test_a_rollback_in_between_is_told() -> None:
             if moment == "begin":
                 world.barrier(rolling_back(1))
 
-    with pytest.raises(RolledBack, match="while reinstate/0 ran"):
+    with pytest.raises(RolledBack, match="while reinstate/0-0 ran"):
         world.run(world.reinstatement(EpochRange(0, 0)), Rollback())
     assert not same(world.rows(), before)
     assert world.rows()["a"].any() == 0, "blocks of the old generation were rejected everywhere"

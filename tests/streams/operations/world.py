@@ -23,7 +23,7 @@ from ekko.streams.memory.faults import Faults
 from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.operations.expiry import RowsExpiry
 from ekko.streams.operations.operation import Collector, Operation, Operator, Outcome
-from ekko.streams.operations.reinstate import Reinstatement
+from ekko.streams.operations.reinstate import Reinstatement, reinstatement_name
 from ekko.streams.operations.retract import Retraction
 from ekko.streams.operations.rows_writer import Target
 from ekko.streams.publisher import Publisher
@@ -97,8 +97,7 @@ class World:
         return self.operation(Purpose.RETRACT, "retract/bad", epochs.first, Retraction, "bad", epochs)
 
     def reinstatement(self, void: EpochRange) -> Operation:
-        identity = f"reinstate/{void.first}"
-        return self.operation(Purpose.REINSTATE, identity, void.first, Reinstatement, void, identity)
+        return self.operation(Purpose.REINSTATE, reinstatement_name(void), void.first, Reinstatement, void)
 
     def expire(self, table: TableDeclaration, idle_since: int, faults: Faults | None = None) -> int:
         """Expire rows into which nothing has arrived since; the number of rows. Takes two barriers."""
