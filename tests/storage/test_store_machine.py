@@ -87,13 +87,8 @@ class StoreMachine(RuleBasedStateMachine):
         if not rows or self.truth.is_void(effective):
             return
         negatives = [tuple(signed(-value) for value in row) for row in rows.values()]
-        self.store.apply(
-            table.name,
-            self.epoch,
-            effective,
-            np.array(list(rows), np.uint64),
-            np.array(negatives, np.int64).astype(np.int32),
-        )
+        taken = np.array(list(rows), np.uint64), np.array(negatives, np.int64).astype(np.int32)
+        self.store.apply(table.name, self.epoch, effective, *taken)
         self.truth.apply(table.name, effective, rows, negatives, self.epoch)
         assert self.store.row_count(table.name) == 0
 
@@ -234,9 +229,7 @@ class StoreMachine(RuleBasedStateMachine):
             if void.first >= self.store.bound:
                 self.unlearnt.append(void)
         if lost:
-            self.withdrawn = {
-                state for states in self.store._directory.withdrawn for state in range(states[0], states[1] + 1)
-            }
+            self.withdrawn = {state for run in self.store._directory.withdrawn for state in range(run[0], run[1] + 1)}
 
     @invariant()
     def rows_are_right(self) -> None:
