@@ -1,7 +1,7 @@
 """`ekko rollback`: plan, barrier, acknowledgements as they come."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ekko.ops.process import central_cluster, region_cluster
@@ -10,11 +10,10 @@ from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
-from ekko.streams.manager.barriers import rolling_back
 from ekko.streams.manager.history import read_history
 from ekko.streams.manager.intervention import actor, intervene
 from ekko.streams.manager.regions import Regions
-from ekko.streams.manager.rollback import Acknowledgements, RollbackPlan, plan_rollback
+from ekko.streams.manager.rollback import Acknowledgements, Region, RollbackPlan, plan_rollback, returning
 
 Tell = Callable[[str], None]
 _REGION_WAIT_S = 15.0
@@ -35,7 +34,7 @@ class Request:
 
 
 def run(settings: Settings, request: Request, tell: Tell) -> bool:
-    """Roll back; returns whether every replica that is up has acknowledged `durable` in time.
+    """Roll back; returns whether all that are up, and one in every region that has any, have acknowledged `durable`.
 
     Raises:
         StateUnavailable: no such state to return to, or a region cannot undo so far and `force` was not given.
@@ -49,7 +48,8 @@ def run(settings: Settings, request: Request, tell: Tell) -> bool:
     regions.start()
     try:
         history = read_history(central, catalogue.codec, model)
-        for name in regions.wait(_REGION_WAIT_S):
+        away = regions.wait(_REGION_WAIT_S)
+        for name in away:
             tell(f"region {name} does not answer: its replicas undo when it is back")
         plan = plan_rollback(model, history.barrier, history.states, regions.now(), request.to)
         _tell_plan(plan, tell)
@@ -64,12 +64,12 @@ def run(settings: Settings, request: Request, tell: Tell) -> bool:
             request.model, "rollback", actor(), request.reason, int(time.time() * 1e6), {"to": str(plan.to)}
         )
         start = time.monotonic()
-        opened = intervene(central, catalogue, model, rolling_back(plan.to), entry, known=history)
+        opened = intervene(central, catalogue, model, returning(plan.to), entry, known=history)
         void = EpochRange(plan.to, opened.epoch - 1)
         tell(
             f"{time.monotonic() - start:7.3f} s  barrier {opened.epoch} is in the log: void {void.first} to {void.last}"
         )
-        return _await(Acknowledgements(model, void), regions, start, request.timeout_s, tell)
+        return _await(Acknowledgements(model, void), regions, start, request.timeout_s, tell) and not away
     finally:
         regions.close()
         catalogue.close()
@@ -90,8 +90,16 @@ def _await(acknowledgements: Acknowledgements, regions: Regions, start: float, t
             tell(f"{time.monotonic() - start:7.3f} s  {one.stage:8}  {one.region}/{one.replica}{rows}")
         missing = acknowledgements.missing(now, time.time())
         if not missing:
-            return True
+            return _everywhere(acknowledgements, now, tell)
         if time.monotonic() - start > timeout_s:
             tell(f"no durable acknowledgement within {timeout_s} s from {', '.join(missing)}")
             return False
         regions.await_news(_WAIT_S)
+
+
+def _everywhere(acknowledgements: Acknowledgements, now: Mapping[str, Region], tell: Tell) -> bool:
+    """Whether every region has a replica that has acknowledged; tells of those that nobody waits for."""
+    silent = acknowledgements.silent(now, time.time())
+    if silent:
+        tell(f"not heard: {', '.join(silent)}; what is down undoes before it serves again, stop what still answers")
+    return not acknowledgements.without(now)

@@ -21,7 +21,8 @@ def reinstate(
 ) -> None:
     """Publish again, exactly, what a rollback has voided: for false alarms.
 
-    What was learnt since stays, too. Run it again after any failure: nothing comes back twice.
+    What was learnt since stays, too. Run it again after any failure: nothing comes back twice. Epochs that two
+    rollbacks cover come back with neither.
     """
     from ekko.ops.operating import Request
     from ekko.ops.reinstate import run

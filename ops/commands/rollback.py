@@ -29,7 +29,8 @@ def rollback(
     """Void every update since a state, in all regions, and begin a new generation.
 
     Acknowledgements are shown as they come: `readable` in memory, `durable` on disk. Replicas that are down undo when
-    they return. Works with the state manager alive or dead. Exit code 3: some replica has not acknowledged in time.
+    they return. Works with the state manager alive or dead. Exit code 3: a replica has not acknowledged in time, or no
+    replica of a region is heard.
     """
     from ekko.ops.rollback import Request, run
     from ekko.ops.settings import load

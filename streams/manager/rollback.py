@@ -7,7 +7,7 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, ModelState
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.replicas import Member
-from ekko.streams.manager.barriers import rolling_back
+from ekko.streams.manager.barriers import Amendment, rolling_back
 from ekko.streams.manager.progress import has_undone, replica_state
 from ekko.streams.manager.verdicts import last_healthy
 
@@ -60,14 +60,27 @@ def plan_rollback(
         StateUnavailable: no healthy state, or `to` does not exist, is withdrawn or was itself voided.
     """
     target = to if to is not None else _last_healthy(states)
-    voided = next((void for void in barrier.voids if void.first < target <= void.last), None)
-    if voided is not None:
-        raise StateUnavailable(
-            f"state {target} was itself taken back by a rollback to state {voided.first}",
-            hint=f"roll back to state {voided.first} or an earlier one",
-        )
-    following = rolling_back(target)(_next(barrier))
+    following = returning(target)(_next(barrier))
     return RollbackPlan(target, following.voids[-1], following.generation, obstacles(model, regions, target))
+
+
+def returning(to: int) -> Amendment:
+    """As `rolling_back`, and refused as well where somebody has taken state `to` itself back in the meantime.
+
+    Raises (when applied):
+        StateUnavailable: it was; or see `rolling_back`.
+    """
+
+    def amend(barrier: Barrier) -> Barrier:
+        voided = next((void for void in barrier.voids if void.first < to <= void.last), None)
+        if voided is not None:
+            raise StateUnavailable(
+                f"state {to} was itself taken back by a rollback to state {voided.first}",
+                hint=f"roll back to state {voided.first} or an earlier one",
+            )
+        return rolling_back(to)(barrier)
+
+    return amend
 
 
 def obstacles(model: ModelDeclaration, regions: Mapping[str, Region], target: int) -> tuple[str, ...]:
@@ -155,14 +168,25 @@ class Acknowledgements:
 
     def missing(self, regions: Mapping[str, Region], now_s: float) -> list[str]:
         """Replicas, as region/replica, that are up and not durable yet."""
-        return sorted(
-            f"{name}/{member.replica}"
-            for name, region in regions.items()
-            for member in region.members
-            if now_s - member.written_us / 1e6 <= SILENT_AFTER_S
-            and replica_state(member.models, self.model, region.incarnation) is not None
+        return [f"{name}/{each.replica}" for name, each in self._not_durable(regions) if not _is_silent(each, now_s)]
+
+    def silent(self, regions: Mapping[str, Region], now_s: float) -> list[str]:
+        """Replicas, as region/replica, that are not heard and have not acknowledged: they undo when they are back."""
+        return [f"{name}/{each.replica}" for name, each in self._not_durable(regions) if _is_silent(each, now_s)]
+
+    def without(self, regions: Mapping[str, Region]) -> list[str]:
+        """Regions that have replicas of the model, and none of them durable."""
+        durable = {one.region for one in self.seen if one.stage == "durable"}
+        return sorted({name for name, _ in self._not_durable(regions)} - durable)
+
+    def _not_durable(self, regions: Mapping[str, Region]) -> list[tuple[str, Member]]:
+        return [
+            (name, member)
+            for name, region in sorted(regions.items())
+            for member in sorted(region.members, key=lambda member: member.replica)
+            if replica_state(member.models, self.model, region.incarnation) is not None
             and Acknowledgement(name, member.replica, "durable") not in self.seen
-        )
+        ]
 
     def _of(self, name: str, region: Region, member: Member) -> Iterable[Acknowledgement]:
         for stage, states in (("readable", member.models), ("durable", member.durable)):
@@ -170,3 +194,7 @@ class Acknowledgements:
             if state is not None and has_undone(state, self.void):
                 rows = next((undone.rows for undone in member.undone if undone.void == self.void), None)
                 yield Acknowledgement(name, member.replica, stage, rows)
+
+
+def _is_silent(member: Member, now_s: float) -> bool:
+    return now_s - member.written_us / 1e6 > SILENT_AFTER_S

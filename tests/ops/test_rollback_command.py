@@ -10,9 +10,13 @@ import pytest
 from ekko.ops import rollback
 from ekko.ops.broker import Broker
 from ekko.ops.settings import Settings, load
+from ekko.schemas import topics
+from ekko.schemas.codec import encode
 from ekko.schemas.epochs import EpochRange
 from ekko.schemas.errors import ConfigurationError, ConnectionFailed, Fenced
+from ekko.schemas.replicas import Member, ReplicaState
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition
 from ekko.streams.manager.tenure import Tenure
 from tests.ports import free_port
 from tests.streams.manager.conftest import World
@@ -58,6 +62,22 @@ def test_a_dry_run_fences_nobody_and_the_command_does(world: World, settings: Se
     assert world.newest() == 4
     assert world.barriers()[0][-1].voids == (EpochRange(1, 3),)
     assert listening() == []
+
+
+def test_a_region_of_which_no_replica_is_heard_is_named_and_the_command_does_not_end_well(
+    world: World, settings: Settings, manager: Tenure
+) -> None:
+    (region,) = (each for each in world.catalogue().regions.values() if each.name.endswith("-r"))
+    assert None not in (world.model.incarnation, region.incarnation)
+    vector = ReplicaState(world.model.name, world.model.incarnation or 0, region.incarnation or 0, {})
+    a_minute_ago = int(time.time() * 1e6) - 60_000_000
+    gone = Member(region.name, "gone", "127.0.0.1:1", True, 0, a_minute_ago, (vector,), (vector,))
+    world.write(Partition(topics.members(region.name), 0), encode(gone), b"gone")
+    said: list[str] = []
+    assert not rollback.run(settings, asked(world.model.name), said.append)
+    assert said[-1].startswith(f"not heard: {region.name}/gone; what is down undoes before it serves again")
+    manager.close()
+    assert world.barriers()[0][-1].voids == (EpochRange(1, 2),), "it is done all the same"
 
 
 def test_an_unknown_model_is_named_with_those_there_are(world: World, settings: Settings) -> None:

@@ -18,10 +18,10 @@ from ekko.schemas.errors import (
 from ekko.schemas.signals import AuditEntry
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.shared import SharedCatalogue
-from ekko.streams.manager.barriers import Amendment, pinning, rolling_back, unpinning, withdrawing
+from ekko.streams.manager.barriers import Amendment, pinning, unpinning, withdrawing
 from ekko.streams.manager.history import History, read_history
 from ekko.streams.manager.intervention import intervene
-from ekko.streams.manager.rollback import plan_rollback
+from ekko.streams.manager.rollback import plan_rollback, returning
 from ekko.streams.operations import operation as operations
 from ekko.streams.operations.operation import Collector, Operation
 from ekko.streams.operations.operation import Operator as Operations
@@ -92,7 +92,7 @@ class Operator(Machine):
     def _roll_back(self, history: History) -> None:
         to = self.environment.rng.randint(max(0, history.barrier.epoch - 4), history.barrier.epoch)
         plan = plan_rollback(self._model, history.barrier, history.states, {}, to)
-        self._intervene("rollback", rolling_back(plan.to), history)
+        self._intervene("rollback", returning(plan.to), history)
 
     def _pin(self, history: History) -> None:
         state = self.environment.rng.randint(max(0, history.barrier.epoch - 4), history.barrier.epoch)

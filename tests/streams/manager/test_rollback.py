@@ -8,7 +8,8 @@ from ekko.schemas.declarations import ModelDeclaration
 from ekko.schemas.epochs import Barrier, EpochRange, ModelState, Verdict
 from ekko.schemas.errors import StateUnavailable
 from ekko.schemas.replicas import Member, ReplicaState, ShardPosition
-from ekko.streams.manager.rollback import Acknowledgement, Acknowledgements, Region, plan_rollback
+from ekko.streams.manager.barriers import rolling_back
+from ekko.streams.manager.rollback import Acknowledgement, Acknowledgements, Region, plan_rollback, returning
 
 MODEL = ModelDeclaration("ctr", shards=2, incarnation=3)
 NOW = Barrier(3, 9, 1, 0, voids=(EpochRange(2, 4),), withdrawn=(EpochRange(6, 6),))
@@ -76,6 +77,7 @@ def test_acknowledgements_come_once_and_only_durable_counts() -> None:
     members = {"east": Region(5, (member("a", (void,), at_s=100), member("b", at_s=100), member("down", at_s=50)))}
     assert waiting.take(members) == [Acknowledgement("east", "a", "readable")]
     assert waiting.missing(members, 101) == ["east/a", "east/b"]
+    assert waiting.silent(members, 101) == ["east/down"]
     members = {"east": Region(5, (member("a", (void,), (void,), at_s=102), member("b", (void,), (void,), at_s=102)))}
     assert [(one.replica, one.stage) for one in waiting.take(members)] == [
         ("a", "durable"),
@@ -84,6 +86,28 @@ def test_acknowledgements_come_once_and_only_durable_counts() -> None:
     ]
     assert waiting.take(members) == []
     assert waiting.missing(members, 103) == []
+
+
+def test_a_region_of_which_nobody_is_heard_has_not_acknowledged() -> None:
+    void = EpochRange(7, 9)
+    waiting = Acknowledgements(MODEL, void)
+    up, down = Region(5, (member("a", (void,), (void,), at_s=100),)), Region(5, (member("b", at_s=50),))
+    regions = {"east": up, "west": down, "without replicas": Region(5, ())}
+    waiting.take(regions)
+    assert waiting.missing(regions, 101) == []
+    assert waiting.silent(regions, 101) == ["west/b"]
+    assert waiting.without(regions) == ["west"]
+    another = replace(down, members=(*down.members, member("c", (void,), (void,), at_s=100)))
+    waiting.take({"west": another})
+    assert waiting.silent(regions | {"west": another}, 101) == ["west/b"]
+    assert waiting.without(regions | {"west": another}) == []
+
+
+def test_a_state_that_was_taken_back_after_the_plan_is_refused_when_the_barrier_is_written() -> None:
+    meanwhile = rolling_back(5)(NOW)
+    with pytest.raises(StateUnavailable, match="state 7 was itself taken back by a rollback to state 5"):
+        returning(7)(replace(meanwhile, epoch=10))
+    assert returning(5)(replace(meanwhile, epoch=10)).voids[-1] == EpochRange(5, 9)
 
 
 def test_a_wider_void_holds_a_narrower_one() -> None:
