@@ -81,6 +81,8 @@ def _barriers(model: ModelFacts, now_us: int, epoch_interval_s: float) -> Iterat
         )
     else:
         yield ok("barriers", text)
+    if model.barrier.denied:
+        yield ok("models", f"model {name}: blocked trainers: {', '.join(model.barrier.denied)}")
 
 
 def overdue(model: ModelFacts, regions: Iterable[RegionFacts], now_us: int) -> Iterator[Finding]:

@@ -80,6 +80,12 @@ def test_a_pinned_state_that_is_served_is_a_problem_one_that_is_kept_is_not() ->
     ]
 
 
+def test_blocked_trainers_are_told_and_are_no_trouble() -> None:
+    found = list(judge(with_model(barrier=replace(BARRIER, denied=("ann", "bob"))), NOW_US, 5.0))
+    assert [finding.text for finding in found if finding.part == "models"] == ["model ctr: blocked trainers: ann, bob"]
+    assert exit_code(found) == 0
+
+
 def with_model(**changes: object) -> Facts:
     return replace(WELL, models=(replace(CENTRE, **changes),))
 
