@@ -68,6 +68,7 @@ class Monitor:
         self._codec, self._models, self._declared, self._settings = codec, models, declared, settings
         self._recall, self._following, self._recalling = recall, Following(models), asyncio.Lock()
         self._latest: list[Shares] = []
+        self._worker: faust.Worker | None = None
         self.app = make_app(broker, settings)
         tables = [_WindowTable(self.app, name=name, default=float) for name in ("windows", "samples")]
         self._windows = tables[0].hopping(settings.window_s, settings.step_s, expires=2 * settings.window_s)
@@ -85,11 +86,17 @@ class Monitor:
         """Run until SIGINT or SIGTERM, or until `restart` is set."""
         worker = faust.Worker(self.app, loglevel="WARNING", override_logging=False, redirect_stdouts=False, quiet=True)
         worker.spinner = None  # it writes terminal escapes, into a file too
+        self._worker = worker
         try:
             worker.execute_from_commandline()
         except SystemExit as ending:
             if ending.code:
                 raise
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end and has begun to; may be asked by any thread."""
+        return self._worker is not None and bool(self._worker.should_stop)
 
     def _wire(self, settings: MonitorSettings) -> None:
         signals = self.app.topic(

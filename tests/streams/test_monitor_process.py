@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,20 @@ def test_a_monitor_that_takes_no_signals_says_so_and_ends(
     assert process.returncode == 1
     assert re.search(rb"signals wait \(\d+ in " + topics.signals(name).encode(), said), said
     assert b"\x1b" not in said
+
+
+def test_a_signal_ends_it_though_its_broker_is_away(tmp_path: Path) -> None:
+    """Faust's consumer goes on trying to close, for minutes."""
+    port = free_port()
+    with Broker(tmp_path / "broker") as own, closing(KafkaCluster(own.bootstrap, timeout_s=60.0)) as cluster:
+        signals = Signals(cluster, own.bootstrap)
+        name = signals.declare("ctr").name
+        with monitor(own.bootstrap, port) as process:
+            signals.wait_until_heard(name)
+            page(port, "health")
+            own.kill()
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker: Broker, topic_prefix: str) -> None:
