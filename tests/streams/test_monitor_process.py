@@ -158,7 +158,7 @@ def test_a_monitor_that_takes_no_signals_says_so_and_ends(
 
 
 def test_a_signal_ends_it_though_its_broker_is_away(tmp_path: Path) -> None:
-    """Faust's consumer goes on trying to close, for minutes."""
+    """Faust's consumer goes on trying to close, for a minute and more (65 s alone on a machine)."""
     port = free_port()
     with Broker(tmp_path / "broker") as own, closing(KafkaCluster(own.bootstrap, timeout_s=60.0)) as cluster:
         signals = Signals(cluster, own.bootstrap)
@@ -168,7 +168,7 @@ def test_a_signal_ends_it_though_its_broker_is_away(tmp_path: Path) -> None:
             page(port, "health")
             own.kill()
             process.terminate()
-            assert process.wait(PATIENCE_S) == 0
+            assert process.wait(45) == 0
 
 
 def test_a_model_that_gets_worse_is_proposed_as_corrupt(signals: Signals, broker: Broker, topic_prefix: str) -> None:
