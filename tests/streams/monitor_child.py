@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from ekko.schemas import topics
 from ekko.schemas.codec import Codec, encode
 from ekko.schemas.declarations import ModelDeclaration
+from ekko.schemas.errors import ConnectionFailed
 from ekko.schemas.signals import Shares, Signal
 from ekko.streams.catalogue import Catalogue
 from ekko.streams.catalogue.declaring import declare
@@ -22,7 +23,7 @@ from ekko.streams.catalogue.plan import Declarations
 from ekko.streams.kafka import KafkaCluster
 from ekko.streams.log import Output, Partition, read_all
 from ekko.streams.monitor.settings import GROUP
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_for
 
 AHEAD_S = 60.0
 """Signals are dated so far ahead, so that they are late for no bucket, however busy the machine is."""
@@ -66,22 +67,23 @@ class Signals:
         """
         partitions = [Partition(topics.signals(model), 0) for model in models]
         deadline = time.monotonic() + PATIENCE_S
-        with closing(self.cluster.group(GROUP)) as group:
-            while group.committed(partitions).keys() != set(partitions):
-                assert time.monotonic() < deadline, group.committed(partitions)
-                for model in models:
-                    self.signal(model, "counts for nothing", 0.0)
-                time.sleep(0.5)
+        while self._places(partitions).keys() != set(partitions):
+            assert time.monotonic() < deadline, self._places(partitions)
+            for model in models:
+                self.signal(model, "counts for nothing", 0.0)
+            time.sleep(0.5)
 
     def wait_until_committed(self, *models: str) -> None:
         """Wait until the monitor's group stands at the end: before its first commit it has no place."""
         partitions = [Partition(topics.signals(model), 0) for model in models]
         ends = {partition: bounds.end for partition, bounds in self.cluster.bounds(partitions).items()}
-        deadline = time.monotonic() + PATIENCE_S
-        with closing(self.cluster.group(GROUP)) as group:
-            while {at: place.offset for at, place in group.committed(partitions).items()} != ends:
-                assert time.monotonic() < deadline, group.committed(partitions)
-                time.sleep(0.2)
+        wait_for(lambda: self._places(partitions) == ends, what="the monitor's group stands at the end")
+
+    def _places(self, partitions: list[Partition]) -> dict[Partition, int]:
+        """Where the monitor's group stands; nowhere where a broker that has just started does not know it yet."""
+        with closing(self.cluster.group(GROUP)) as group, suppress(ConnectionFailed):
+            return {at: place.offset for at, place in group.committed(partitions).items()}
+        return {}
 
     def wait_for_shares(self, expected: dict[str, tuple[float, float]], since_us: int = 0) -> None:
         """Wait until request shares and gradient means are so."""
