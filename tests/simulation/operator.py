@@ -59,7 +59,7 @@ class Operator(Machine):
         self._agenda: list[Callable[[History], None]] = []
         self._commands: tuple[Callable[[History], None], ...] = (
             *(self._roll_back, self._roll_back, self._pin, self._pin, self._unpin),
-            *(self._withdraw, self._retract, *[self._reinstate] * 4),
+            *(self._withdraw, *[self._retract] * 4, *[self._reinstate] * 4),
         )
 
     def start(self, now_s: float) -> None:
