@@ -145,6 +145,10 @@ class Applier:
             self._flush(now_s)
         return not self._idle
 
+    def read_anew(self) -> None:
+        """Assign the lanes again with the next step; any thread may ask for it."""
+        self._assign_again = True
+
     def close(self) -> None:
         """Make everything applied durable, where that is right, and release the readers."""
         self._readers.close()

@@ -121,6 +121,9 @@ class StoreHealth:
         if not still_s or runner.applier.stopped is not None:
             self._stalls.pop(name, None)
             return
+        if name not in self._stalls:
+            # Seen once: after its broker had come back, a consumer fetched nothing any more, and said nothing.
+            runner.applier.read_anew()
         self._stalls[name] = f"model {name} has made no progress for {still_s:.0f} s, {lag} offsets behind"
         _log.error("%s", self._stalls[name])
         if still_s > _GIVE_UP_AFTER * self._stall_s:

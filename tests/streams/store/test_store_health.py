@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from ekko.schemas import topics
 from ekko.schemas.blocks import Lane
 from ekko.schemas.errors import EkkoError, StoreUnwritable, TopicMissing
 from ekko.storage.store import Store
+from ekko.streams.applier.readers import LaneReaders
 from ekko.streams.kafka import KafkaCluster
+from ekko.streams.log import Partition, Record
 from ekko.streams.replica import health
 from ekko.streams.replica.process import StoreProcess, StoreSettings
 from tests.streams.lanes_by_hand import Lanes
@@ -118,6 +120,32 @@ def test_an_apply_that_hangs_turns_health_red_and_then_ends_the_process(
         go_on.set()
     assert isinstance(running.ended_by, EkkoError)
     assert "no progress" in running.ended_by.message
+
+
+def test_lanes_that_bring_nothing_any_more_are_assigned_again(
+    lanes: Lanes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, assign = LaneReaders.poll, LaneReaders.assign
+    deaf: set[LaneReaders] = set()
+
+    def hear(readers: LaneReaders, wait_s: float, limit: int) -> list[Record]:
+        return poll(readers, wait_s, limit) if readers not in deaf else time.sleep(wait_s) or []
+
+    def wake(readers: LaneReaders, positions: Mapping[Partition, int]) -> None:
+        deaf.discard(readers)
+        assign(readers, positions)
+
+    monkeypatch.setattr(LaneReaders, "poll", hear)
+    monkeypatch.setattr(LaneReaders, "assign", wake)
+    monkeypatch.setattr(health, "_GIVE_UP_AFTER", math.inf)
+    with ready(lanes, tmp_path / "store", stall_s=1.5) as running:
+        applier = running.process._served.runners[lanes.model.name].applier
+        assert applier is not None
+        deaf.add(applier._readers)
+        lanes.send(Lane.EXPRESS, 0)
+        running.wait(lambda: applier.state.shards[0].contiguous == 1)
+        running.wait(lambda: running.health()[0] == 200)
+    assert running.ended_by is None
 
 
 def test_an_error_in_the_apply_loop_ends_the_process(
