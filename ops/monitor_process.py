@@ -106,9 +106,9 @@ def _end_in_time(monitor: Monitor) -> None:
         time.sleep(_LOOK_S)
     time.sleep(_LAST_S)
     _log.warning("Faust has not ended within %g s: the process ends without it", _LAST_S)
-    if monitor.restart:
+    if monitor.restart and not monitor.crashed:
         _begin_anew()
-    os._exit(0)
+    os._exit(int(monitor.crashed))
 
 
 def _watch(stop: threading.Event, cluster: KafkaCluster, group: Group, models: Iterable[str], stall_s: float) -> None:

@@ -98,6 +98,11 @@ class Monitor:
         """Whether it was asked to end and has begun to; may be asked by any thread."""
         return self._worker is not None and bool(self._worker.should_stop)
 
+    @property
+    def crashed(self) -> bool:
+        """Whether it is ending because of an error."""
+        return self._worker is not None and bool(self._worker.crashed)
+
     def _wire(self, settings: MonitorSettings) -> None:
         signals = self.app.topic(
             *(topics.signals(name) for name in self._models), value_type=bytes, value_serializer="raw"

@@ -13,7 +13,7 @@ from ekko.streams.operations.operation import Outcome
 from ekko.streams.operations.rows_writer import Target
 from tests.simulation.checks.expired import check_expired, check_only_idle_rows_expire
 from tests.simulation.truth import Truth
-from tests.streams.operations.world import MODEL, World, same
+from tests.streams.operations.world import MODEL, DiesAt, Killed, World, same
 
 A, B = MODEL.tables
 
@@ -113,22 +113,6 @@ def test_a_row_expired_again_after_a_rollback_is_not_expired_twice() -> None:
     check(world)
 
 
-class Killed(Exception):
-    """Kill -9."""
-
-
-class Kill(Faults):
-    """Dies when it begins its n-th transaction."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def interrupt(self, moment: str) -> None:
-        self.left -= moment == "begin"
-        if self.left == 0:
-            raise Killed
-
-
 class Course:
     """What may happen to a model, at random; retractions are killed in the middle and finished later."""
 
@@ -157,7 +141,7 @@ class Course:
         first = int(self.rng.integers(self.epoch))
         epochs = EpochRange(first, int(self.rng.integers(first, self.epoch)))
         try:
-            self.world.run(self.world.retraction(epochs), Kill(int(self.rng.integers(1, 6))))
+            self.world.run(self.world.retraction(epochs), DiesAt(int(self.rng.integers(1, 6))))
         except Killed:
             self.unfinished.append(epochs)
 
@@ -212,7 +196,7 @@ def test_a_retraction_killed_after_any_of_its_chunks_is_finished_by_another(monk
         world.expire(A, 3)
         world.expire(B, 3)
         try:
-            world.run(world.retraction(EpochRange(0, 1)), Kill(number))
+            world.run(world.retraction(EpochRange(0, 1)), DiesAt(number))
         except Killed:
             world.barrier()
             world.expire(A, 3)  # of what half a retraction has left behind, nothing is idle

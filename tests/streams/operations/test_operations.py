@@ -17,7 +17,7 @@ from ekko.streams.memory.faults import Fate, Faults
 from ekko.streams.memory.log import MemoryCluster
 from ekko.streams.operations.operation import Outcome
 from tests.simulation.truth import Truth
-from tests.streams.operations.world import MODEL, World, same
+from tests.streams.operations.world import MODEL, DiesAt, Killed, World, same
 
 
 class Nth(Faults):
@@ -148,22 +148,6 @@ def test_what_a_reinstatement_gave_back_comes_back_once_though_both_are_killed_b
     world.run(world.reinstatement(voids[again]))
     world.run(world.reinstatement(voids[1 - again]))
     assert same(world.rows(), expected)
-
-
-class Killed(BaseException):
-    """Of a process, in the middle of something."""
-
-
-class DiesAt(Faults):
-    """A process that is killed before it begins its n-th transaction."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def interrupt(self, moment: str) -> None:
-        self.left -= moment == "begin"
-        if not self.left:
-            raise Killed
 
 
 @pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.REPLY_LOST, Fate.HANGING])

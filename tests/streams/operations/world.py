@@ -37,6 +37,22 @@ MODEL = ModelDeclaration("ctr", shards=3, tables=(TableDeclaration("a", 2), Tabl
 NONE = EpochRange(0, -1)
 
 
+class Killed(BaseException):
+    """Of a process, in the middle of something."""
+
+
+class DiesAt(Faults):
+    """A process that is killed before it begins its n-th transaction."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def interrupt(self, moment: str) -> None:
+        self.left -= moment == "begin"
+        if not self.left:
+            raise Killed
+
+
 class World:
     """A model, two trainers, barriers on demand."""
 
